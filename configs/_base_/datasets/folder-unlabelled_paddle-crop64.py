@@ -1,0 +1,21 @@
+# The folder data set with the unlabelled images in its training part.
+_base_ = './folder_paddle-crop64.py'
+
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='ConcatDataset',
+        ignore_keys=['classes'],
+        datasets=[
+            dict(
+                type='mmpretrain.CustomDataset',
+                data_root='data/folder',
+                data_prefix='train',
+                pipeline={{_base_.train_pipeline}}),
+            dict(
+                type='vfd.ImageFolderDataset',
+                data_root='data/folder/unlabelled',
+                pipeline={{_base_.train_pipeline}}),
+        ],
+    ),
+)

@@ -1,0 +1,23 @@
+# The 5 M images of in5m_paddle-crop224.py with AutoAugment.
+_base_ = './in1k_paddle-crop224_autoaug.py'
+
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='ConcatDataset',
+        ignore_keys=['classes'],
+        datasets=[
+            dict(
+                type='mmpretrain.ImageNet',
+                data_root='data/imagenet',
+                split='train',
+                pipeline={{_base_.train_pipeline}}),
+            dict(
+                type='vfd.ImageListDataset',
+                ann_file='lists/mined_4m.txt',
+                data_root='data',
+                data_prefix='imagenet22k',
+                pipeline={{_base_.train_pipeline}}),
+        ],
+    ),
+)

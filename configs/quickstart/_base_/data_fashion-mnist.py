@@ -1,0 +1,35 @@
+# What tools/quickstart.py prepares: unlabelled/*.png, labelled/<class>/*.png, test/<class>/*.png.
+data_root = 'data/quickstart/fashion-mnist'
+train_pipeline = [
+    dict(type='vfd.LoadImage'),
+    dict(type='RandomCrop', crop_size=28, padding=2),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='PackInputs'),
+]
+test_pipeline = [dict(type='vfd.LoadImage'), dict(type='PackInputs')]
+
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type='CustomDataset',
+        data_root=data_root,
+        data_prefix='unlabelled',
+        with_label=False,
+        pipeline=train_pipeline),
+)
+test_dataloader = dict(
+    batch_size=250,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='CustomDataset', data_root=data_root, data_prefix='test', pipeline=test_pipeline),
+)
+val_dataloader = test_dataloader
+test_evaluator = dict(type='Accuracy', topk=(1, ))
+val_evaluator = test_evaluator
+
+# The supervised twin sees the few images that have a label.
+baseline = dict(train_dataloader=dict(dataset=dict(data_prefix='labelled', with_label=True)))

@@ -1,0 +1,13 @@
+# The same with the teacher in the loop: it sees each crop that the student sees. Slower, and right for any crop.
+_base_ = './ssld_resnet10-thin_efficientnet-lite0_1xb64-coslr-1200i_fashion-mnist.py'
+
+model = dict(
+    teacher=dict(
+        _delete_=True,
+        type='vfd.Teacher',
+        source=dict(type='vfd.TimmSource', model_name='tf_efficientnet_lite0', num_classes=10),
+        checkpoint='work_dirs/quickstart/fashion-mnist/teacher.safetensors',
+        input_size=84,
+    ),
+    teacher_bn='eval',
+)

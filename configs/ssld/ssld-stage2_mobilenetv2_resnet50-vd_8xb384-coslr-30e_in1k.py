@@ -1,0 +1,18 @@
+# MobileNetV2, second stage: ImageNet-1k, no labels, from the first stage's student. Published by the authors:
+# 76.73 % top-1.
+_base_ = [
+    '../_base_/models/ssld_teacher-resnet50-vd.py',
+    '../_base_/datasets/in1k_paddle-crop224.py',
+    '../_base_/schedules/sgd_warmup5-cosine.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    student=dict(model_name='mobilenetv2_100'),
+)
+train_dataloader = dict(batch_size=384)
+optim_wrapper = dict(optimizer=dict(lr=0.0054, weight_decay=1e-5))
+train_cfg = dict(max_epochs=30)
+auto_scale_lr = dict(base_batch_size=3072)
+# The student of the first stage.
+load_from = 'work_dirs/ssld-stage1_mobilenetv2_resnet50-vd_8xb384-coslr-360e_in5m/epoch_360.pth'

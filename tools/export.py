@@ -1,0 +1,21 @@
+"""Export a trained student: ``python tools/export.py CONFIG CHECKPOINT --to onnx``. The same as ``vfd export``."""
+
+import argparse
+import sys
+
+from vfd.apis.cli import guarded
+from vfd.apis.export import export_arguments, run_export
+
+
+def main() -> int:
+    """Parse the command line and export."""
+    parser = argparse.ArgumentParser(
+        description='Export a trained student and compare it with the live model.'
+    )
+    export_arguments(parser)
+    args = parser.parse_args()
+    return guarded(lambda: run_export(args))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,9 @@
+#!/usr/bin/env python
+"""Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT ..."""
+
+import sys
+
+from vfd.apis.cli import main
+
+if __name__ == '__main__':
+    sys.exit(main(['test', *sys.argv[1:]]))

@@ -1,0 +1,9 @@
+#!/usr/bin/env python
+"""Train a student from a config: python tools/train.py CONFIG [--resume] [--dry-run] ..."""
+
+import sys
+
+from vfd.apis.cli import main
+
+if __name__ == '__main__':
+    sys.exit(main(['train', *sys.argv[1:]]))

@@ -1,0 +1,87 @@
+"""``--dry-run``: build everything that a training needs, say what was built, and stop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from vfd import compat
+from vfd.apis.train import build_runner, clear_build_errors
+
+
+def dry_run(cfg: Config) -> dict[str, str]:
+    """Build model, data, optimizer and schedule of a prepared config and print a table.
+
+    Args:
+        cfg: what :func:`vfd.apis.train.prepare` returns.
+
+    Returns:
+        The table's rows.
+    """
+    runner = build_runner(cfg)
+    with clear_build_errors():
+        loop = runner.build_train_loop(runner._train_loop)
+        runner._train_loop = loop
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
+        schedulers = runner.build_param_scheduler(runner.param_schedulers) if runner.param_schedulers else []
+        if runner._val_loop is not None:
+            runner.build_val_loop(runner._val_loop)
+    runner.load_or_resume()
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    rows = {'config': str(cfg.filename), 'work dir': str(cfg.work_dir)}
+    rows.update(describe_model(model))
+    loader = loop.dataloader
+    rows['training images'] = f'{len(loader.dataset)}, batch {loader.batch_size} x {runner.world_size}'
+    rows['steps'] = f'{loop.max_iters}' + (
+        f' ({loop.max_epochs} epochs)' if hasattr(loop, 'max_epochs') else ''
+    )
+    rows['optimizer'] = _describe_optimizer(runner.optim_wrapper)
+    rows['schedule'] = ', '.join(type(s).__name__ for s in schedulers) or 'constant'
+    rows['starts from'] = _start(cfg)
+    rows['versions'] = ', '.join(f'{name} {version}' for name, version in compat.status().items())
+    table = Table(title='dry run: built, not trained', show_header=False, title_justify='left')
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console(soft_wrap=False).print(table)
+    return rows
+
+
+def describe_model(model: nn.Module) -> dict[str, str]:
+    """Rows about a model: student, teacher, parameters, what was loaded."""
+    rows: dict[str, str] = {'model': type(model).__name__}
+    student = getattr(model, 'student', model)
+    rows['student'] = _network_name(student)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    rows['student parameters'] = f'{total / 1e6:.3f} M, {trained / 1e6:.3f} M trained'
+    teacher: Any = getattr(model, 'teacher', None)
+    if teacher is not None:
+        rows.update(teacher.summary())
+    return rows
+
+
+def _network_name(module: nn.Module) -> str:
+    inner = getattr(module, 'model', None) or getattr(module, 'backbone', None)
+    name = type(module).__name__
+    return f'{name} ({type(inner).__name__})' if isinstance(inner, nn.Module) else name
+
+
+def _describe_optimizer(wrapper: Any) -> str:
+    optimizer = wrapper.optimizer
+    rates = sorted({group['lr'] for group in optimizer.param_groups})
+    shown = f'{rates[0]:g}' if len(rates) == 1 else f'{rates[0]:g} to {rates[-1]:g}'
+    return f'{type(optimizer).__name__} in {type(wrapper).__name__}, lr {shown}, {len(optimizer.param_groups)} groups'
+
+
+def _start(cfg: Config) -> str:
+    if cfg.get('resume'):
+        return (
+            f'resumes from {cfg.get("load_from") or "the newest checkpoint in the work dir, if there is one"}'
+        )
+    return f'weights of {cfg.load_from}' if cfg.get('load_from') else 'scratch'

@@ -1,0 +1,166 @@
+"""Training and testing from a config: what ``tools/train.py`` and ``tools/test.py`` call."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from vfd.apis.check import suggest_type
+from vfd.apis.config import load_config
+from vfd.engine import Runner
+from vfd.errors import MissingFileError, UserError
+
+
+def train(
+    config: str | Path | Config,
+    work_dir: str | Path | None = None,
+    resume: bool | str = False,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    launcher: str = 'none',
+    options: dict[str, Any] | None = None,
+    validate: bool = True,
+) -> Runner:
+    """Train what a config describes.
+
+    Args:
+        config: path of a config, or a loaded one.
+        work_dir: where logs and checkpoints go; default ``work_dirs/<name of the config>``.
+        resume: True continues from the newest complete checkpoint in ``work_dir`` (from the start when there is
+            none), a path from that checkpoint.
+        amp: mixed precision, with dynamic loss scaling.
+        auto_scale_lr: scale the learning rates by the total batch over ``auto_scale_lr.base_batch_size``.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+        options: merged over the config, as ``--cfg-options``.
+        validate: False leaves the validation out.
+
+    Returns:
+        The runner, after training; ``runner.model`` is the trained model.
+
+    Raises:
+        UserError: the config, the data or a checkpoint is wrong; the text says how to mend it.
+    """
+    runner = build_runner(prepare(config, work_dir, options, launcher, resume, amp, auto_scale_lr, validate))
+    runner.train()
+    return runner
+
+
+def test(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    work_dir: str | Path | None = None,
+    launcher: str = 'none',
+    options: dict[str, Any] | None = None,
+) -> dict[str, float]:
+    """Evaluate a checkpoint on the test set of a config.
+
+    Args:
+        config: path of a config, or a loaded one.
+        checkpoint: what training wrote.
+        work_dir: where logs go.
+        launcher: see :func:`train`.
+        options: merged over the config.
+
+    Returns:
+        The metrics by name, in the units of the config's evaluator.
+    """
+    cfg = prepare(config, work_dir, options, launcher)
+    if not Path(checkpoint).is_file():
+        raise MissingFileError(f'checkpoint {checkpoint} does not exist')
+    for key in ('test_dataloader', 'test_evaluator', 'test_cfg'):
+        if cfg.get(key) is None:
+            raise UserError(f'the config has no {key}: there is nothing to test on')
+    cfg.load_from, cfg.resume = str(checkpoint), False
+    return build_runner(cfg).test()
+
+
+def prepare(
+    config: str | Path | Config,
+    work_dir: str | Path | None = None,
+    options: dict[str, Any] | None = None,
+    launcher: str = 'none',
+    resume: bool | str = False,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    validate: bool = True,
+) -> Config:
+    """A checked config with everything set that :func:`train` was asked for; a loaded config is copied first."""
+    if isinstance(config, Config):
+        cfg = Config(config._cfg_dict.to_dict(), filename=config.filename)
+        cfg.merge_from_dict(options or {})
+    else:
+        cfg = load_config(config, options)
+    if work_dir is not None:
+        cfg.work_dir = str(work_dir)
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename or 'run').stem)
+    cfg.launcher = launcher
+    if not validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if amp:
+        _use_amp(cfg)
+    if auto_scale_lr:
+        if not cfg.get('auto_scale_lr'):
+            raise UserError(
+                '--auto-scale-lr: the config does not say for which total batch its learning rate is; '
+                'add auto_scale_lr=dict(base_batch_size=...)'
+            )
+        cfg.auto_scale_lr.enable = True
+    if isinstance(resume, str):
+        if not Path(resume).is_file():
+            raise MissingFileError(f'--resume {resume}: no such checkpoint')
+        cfg.load_from = resume
+    if resume:
+        cfg.resume = True
+    return cfg
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The runner of a prepared config, all of its parts checked by building them."""
+    with clear_build_errors():
+        return Runner.from_cfg(cfg)
+
+
+def _use_amp(cfg: Config) -> None:
+    wrapper = cfg.optim_wrapper
+    kind = wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(f'--amp replaces OptimWrapper; this config has optim_wrapper.type="{kind}"')
+    wrapper.type = 'AmpOptimWrapper'
+    wrapper.setdefault('loss_scale', 'dynamic')
+
+
+@contextmanager
+def clear_build_errors() -> Iterator[None]:
+    """Turn what mmengine says of an unknown type or argument into one clear message."""
+    try:
+        yield
+    except KeyError as error:
+        found = re.search(r'(\S+) is not in the \S+::(.+?) registry', str(error))
+        if not found:
+            raise
+        raise UserError(_unknown_type(found[1], found[2])) from error
+    except TypeError as error:
+        found = re.search(r'(\w+)?\.?__init__\(\) (got an unexpected|missing \d+ required) .*', str(error))
+        if not found or not _raised_by_builder(error):
+            raise
+        raise UserError(f'the config does not fit: {error}') from error
+
+
+def _unknown_type(kind: str, registry_name: str) -> str:
+    from mmengine import registry as roots
+
+    root = next((r for r in vars(roots).values() if getattr(r, 'name', None) == registry_name), roots.MODELS)
+    return f'type "{kind}" is not registered. {suggest_type(kind, root)}'
+
+
+def _raised_by_builder(error: BaseException) -> bool:
+    """Whether the call that failed was the registry's; otherwise somebody's code is at fault, not the config."""
+    frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
+    return bool(frames) and frames[-1].filename.endswith('build_functions.py')

@@ -1,0 +1,56 @@
+"""Loading mmengine's own checkpoints with torch 2.6 and later.
+
+``torch.load`` reads with ``weights_only=True`` there, and mmengine 0.10.7 does not declare the classes that
+its checkpoints hold, so ``--resume`` and ``load_from`` fail::
+
+    _pickle.UnpicklingError: Weights only load failed. ... Unsupported global: GLOBAL
+    mmengine.logging.history_buffer.HistoryBuffer was not an allowed global by default.
+
+The repair declares just these classes; ``torch.load`` itself stays as it is, and a pickle that holds
+anything else is still refused. ``getattr``, which such a checkpoint also names, is replaced by a function
+that gives out the buffer's own statistics and nothing else.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+_STATISTICS = ('mean', 'min', 'max', 'current')
+_NUMBER_TYPES = ('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
+
+
+def repair() -> None:
+    """Declare what mmengine's checkpoints hold, where torch asks for it."""
+    import torch
+
+    if torch.__version__ < '2.6':  # TorchVersion compares as a version; older ones unpickle everything
+        return
+    import numpy as np
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    multiarray = getattr(np, '_core', None) or np.core
+    rebuild, scalar = multiarray.multiarray._reconstruct, multiarray.multiarray.scalar
+    allowed: list[Any] = [
+        HistoryBuffer,
+        (statistic_of, 'builtins.getattr'),
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(number)) for number in _NUMBER_TYPES},
+    ]
+    for package in ('numpy.core', 'numpy._core'):  # files written with NumPy 1 and with NumPy 2
+        allowed += [(rebuild, f'{package}.multiarray._reconstruct'), (scalar, f'{package}.multiarray.scalar')]
+    torch.serialization.add_safe_globals(allowed)
+
+
+def statistic_of(owner: Any, name: str) -> Any:
+    """The ``getattr`` that a checkpoint gets: a statistic of mmengine's ``HistoryBuffer``.
+
+    Raises:
+        pickle.UnpicklingError: Anything else is asked for; ``torch.load`` passes it on.
+    """
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    if owner is HistoryBuffer and name in _STATISTICS:
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(f'a checkpoint may not ask for the attribute {name!r} of {owner!r}')

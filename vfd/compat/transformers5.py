@@ -1,0 +1,33 @@
+"""mmpretrain beside transformers 5 or later.
+
+mmpretrain's multimodal models are written for transformers 4. With a newer one their import fails and takes
+all of ``mmpretrain.models`` with it::
+
+    >>> import mmpretrain.models
+    TypeError: NoneType takes no arguments
+
+The repair tells mmpretrain that its multimodal part is not available, which is its own way to run without
+transformers: using such a model then raises an ImportError that says so. transformers itself stays usable.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+
+
+def repair() -> None:
+    """Switch mmpretrain's multimodal models off where the installed transformers is too new for them."""
+    if importlib.util.find_spec('mmpretrain') is None or _transformers_major() < 5:
+        return
+    from mmpretrain.utils import dependency
+
+    dependency.WITH_MULTIMODAL = False
+
+
+def _transformers_major() -> int:
+    """The major version of transformers; 0 when it is not installed."""
+    try:
+        return int(importlib.metadata.version('transformers').split('.')[0])
+    except importlib.metadata.PackageNotFoundError:
+        return 0

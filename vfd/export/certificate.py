@@ -1,0 +1,138 @@
+"""The record of an export: what it came from, how it was checked, how to use it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+import vfd
+from vfd.export.parity import Parity
+from vfd.export.student import LiveStudent
+
+FILE_NAME = 'certificate.json'
+
+
+@dataclass
+class Certificate:
+    """Written beside the artefact as ``certificate.json`` and, but for the hashes of ``files``, into its
+    metadata.
+
+    Attributes:
+        target: the form.
+        artefact: the file to load.
+        max_error: largest absolute difference from the live student's outputs.
+        mean_error: mean absolute difference.
+        limit: ``max_error`` allowed: ``tolerance`` times the largest output (at least 1).
+        tolerance: as given or the target's default.
+        batch_sizes: compared at.
+        images: names of the images that were compared.
+        preprocessing: how an image becomes the input: size, mean and std of pixels in 0..255, channel order.
+        classes: class names, if the checkpoint knows them.
+        student: network and number of parameters.
+        checkpoint: name and SHA-256 of the source, and what was loaded from it.
+        config: name and SHA-256.
+        teacher: reference and fingerprint, from the checkpoint; None for a model trained without a teacher.
+        versions: of the packages involved.
+        snippet: Python lines that load the artefact.
+        files: SHA-256 of the exported files.
+    """
+
+    target: str
+    artefact: Path
+    max_error: float
+    mean_error: float
+    limit: float
+    tolerance: float
+    batch_sizes: list[int]
+    images: list[str]
+    preprocessing: dict[str, Any]
+    classes: list[str] | None
+    student: dict[str, Any]
+    checkpoint: dict[str, str]
+    config: dict[str, str]
+    teacher: Any
+    versions: dict[str, str]
+    snippet: str
+    files: dict[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The certificate as JSON; the artefact's path shrinks to its name: the folder can be moved."""
+        entries = dataclasses.asdict(self) | {'artefact': self.artefact.name}
+        return json.dumps(entries, indent=2, default=str)
+
+
+def certify(
+    target: str,
+    artefact: Path,
+    student: LiveStudent,
+    config: Config,
+    parity: Parity,
+    tolerance: float,
+    images: torch.Tensor,
+    names: list[str],
+    snippet: str,
+) -> Certificate:
+    """Collect everything about one export."""
+    content = json.dumps(config.to_dict(), sort_keys=True, default=str)
+    return Certificate(
+        target=target,
+        artefact=artefact,
+        max_error=parity.max_error,
+        mean_error=parity.mean_error,
+        limit=parity.limit,
+        tolerance=tolerance,
+        batch_sizes=parity.batch_sizes,
+        images=names,
+        preprocessing=preprocessing(student, images),
+        classes=student.classes,
+        student={
+            'network': network_name(student),
+            'parameters': sum(p.numel() for p in student.model.parameters()),
+        },
+        checkpoint={
+            'name': student.state.path.name,
+            'sha256': student.state.sha256,
+            'loaded': student.report.summary().partition(': ')[2],
+        },
+        config={
+            'name': Path(config.filename).name if config.filename else '',
+            'sha256': hashlib.sha256(content.encode()).hexdigest(),
+        },
+        teacher=(student.state.meta.get('vfd') or {}).get('teacher'),
+        versions=versions(target),
+        snippet=snippet,
+    )
+
+
+def network_name(student: LiveStudent) -> str:
+    """The timm name where there is one, else the type of the backbone or model."""
+    part = student.config.get('backbone') or student.config
+    return str(part.get('model_name') or part['type'])
+
+
+def preprocessing(student: LiveStudent, images: torch.Tensor) -> dict[str, Any]:
+    """How an image becomes the exported network's input."""
+    normalization = student.normalization
+    return {
+        'input': '(pixel - mean) / std for pixels in 0..255, float32, (batch, channel, height, width)',
+        'size': list(images.shape[1:]),
+        'mean': list(normalization.mean),
+        'std': list(normalization.std),
+        'channel_order': 'RGB' if normalization.rgb else 'BGR',
+    }
+
+
+def versions(target: str) -> dict[str, str]:
+    """Versions of vfd, torch, timm and the target's own packages."""
+    own = {'onnx': ('onnx', 'onnxscript', 'onnxruntime'), 'mmpretrain': ('mmpretrain', 'mmengine')}
+    names = ('timm', 'safetensors', *own.get(target, ()))
+    found = {name: metadata.version(name) for name in names}
+    return {'vfd': vfd.__version__, 'torch': str(torch.__version__)} | found

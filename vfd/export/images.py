@@ -1,0 +1,112 @@
+"""Real images, prepared exactly as the student's own test pipeline does."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DefaultScope
+from torch import Tensor
+
+from vfd.errors import BadDataError, MissingFileError, UserError
+from vfd.export.student import DATA_LOADERS, LiveStudent
+from vfd.registry import DATASETS, TRANSFORMS
+
+SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm'}
+
+
+def real_images(
+    config: Config,
+    student: LiveStudent,
+    images: str | Path | Iterable[str | Path] | None = None,
+    limit: int = 8,
+) -> tuple[Tensor, list[str]]:
+    """A batch of real images as the student sees them.
+
+    Args:
+        config: its test (else validation, else training) data set gives the pipeline, and the images where
+            none are named.
+        student: its data preprocessor normalises.
+        images: a folder, a file or files; default: the first images of the data set.
+        limit: how many are taken.
+
+    Returns:
+        Images (B, 3, H, W), normalised, and their B names.
+
+    Raises:
+        UserError: no pipeline, no data set, or no readable image.
+    """
+    with DefaultScope.overwrite_default_scope(student.scope):
+        samples = _from_dataset(config) if images is None else _from_files(student, _files(images))
+        chosen: list[dict[str, Any]] = []
+        names: list[str] = []
+        for name, sample in samples:
+            chosen.append(sample)
+            names.append(name)
+            if len(chosen) == limit:
+                break
+    if not chosen:
+        raise UserError(
+            'the data set of the config holds no readable image to compare on; name some with --images'
+        )
+    with torch.no_grad():
+        batch = student.preprocessor(pseudo_collate(chosen), False)['inputs']
+    return (torch.stack(list(batch)) if not isinstance(batch, Tensor) else batch).float(), names
+
+
+def _from_dataset(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
+    loader = next((name for name in DATA_LOADERS if (config.get(name) or {}).get('dataset')), None)
+    if loader is None:
+        raise UserError('the config has no data set to take images from; name some with --images')
+    try:
+        dataset = DATASETS.build(copy.deepcopy(config[loader].dataset))
+        count = len(dataset)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f'the data set of {loader} cannot be read ({error}); name images with --images'
+        ) from error
+    for index in range(min(count, 256)):
+        try:
+            sample = dataset[index]
+        except BadDataError:
+            continue
+        path = getattr(sample.get('data_samples'), 'img_path', None)
+        yield (Path(path).name if path else f'{loader}[{index}]'), sample
+
+
+def _from_files(student: LiveStudent, files: list[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+    transforms = copy.deepcopy(student.pipeline)
+    if not transforms:
+        raise UserError(
+            'the config has no data set, so it is not known how its images are resized and cropped'
+        )
+    if not any('Load' in str(transform['type']) for transform in transforms):  # data sets of arrays load none
+        transforms.insert(0, {'type': 'LoadImageFromFile'})
+    pipeline = Compose([TRANSFORMS.build(transform) for transform in transforms])
+    for file in files:
+        try:
+            yield file.name, pipeline({'img_path': str(file)})
+        except (AssertionError, OSError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(f'{file} cannot be read as an image: {error}') from error
+
+
+def _files(images: str | Path | Iterable[str | Path]) -> list[Path]:
+    given = [Path(images)] if isinstance(images, (str, Path)) else [Path(image) for image in images]
+    files: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            files += sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES)
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise MissingFileError(f'no image or folder at {path}')
+    if not files:
+        raise UserError(
+            f'no images in {", ".join(map(str, given))}; looked for {", ".join(sorted(SUFFIXES))}'
+        )
+    return files

@@ -1,0 +1,53 @@
+"""What every export target answers."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, cast
+
+from torch import Tensor
+
+from vfd.errors import UserError, did_you_mean
+from vfd.export.student import LiveStudent
+
+TARGETS = ('timm', 'mmpretrain', 'hf', 'safetensors', 'onnx', 'torchscript')
+
+
+class Target(Protocol):
+    """The module of one target.
+
+    Attributes:
+        TOLERANCE: largest error allowed, as a fraction of the largest output (at least of 1).
+    """
+
+    TOLERANCE: float
+
+    def check(self, student: LiveStudent) -> None:
+        """Raise `UserError` when this student has no form in the target, or `MissingPackageError`."""
+
+    def write(self, student: LiveStudent, folder: Path, images: Tensor) -> Path:
+        """Write the artefact into ``folder`` and return its path; ``images`` is a normalised batch."""
+
+    def annotate(self, artefact: Path, text: str) -> None:
+        """Put the certificate's JSON text into the artefact's own metadata."""
+
+    def reload(self, artefact: Path, student: LiveStudent) -> Callable[[Tensor], Tensor]:
+        """Load the artefact as its target does: normalised images (B, 3, H, W) in, outputs out."""
+
+    def snippet(self, artefact: Path, student: LiveStudent) -> str:
+        """Python lines that load the artefact."""
+
+
+def load_target(name: str) -> Target:
+    """The module of a target.
+
+    Raises:
+        UserError: there is no such target.
+    """
+    if name not in TARGETS:
+        raise UserError(
+            f'no export target "{name}"{did_you_mean(name, TARGETS)}; targets: {", ".join(TARGETS)}'
+        )
+    return cast(Target, importlib.import_module(f'vfd.export.{name}'))

@@ -1,0 +1,47 @@
+"""The registries of vfd: children (scope ``vfd``) of mmengine's roots, and the only place that creates registries.
+
+Config types of vfd carry the scope: ``type='vfd.SSLDDistiller'``. The rooms that register something are imported
+at the first look-up, so importing this module stays cheap. Importing it also makes the OpenMMLab packages run on
+the installed torch (:func:`vfd.compat.install`), whatever is imported first.
+"""
+
+from vfd import compat
+
+compat.install()
+
+from mmengine import registry as _root  # noqa: E402  (the repairs come first)
+
+_ROOMS = [
+    'vfd.methods',
+    'vfd.teachers',
+    'vfd.datasets',
+    'vfd.engine',
+    'vfd.evaluation',
+    'vfd.visualization',
+]
+
+
+def _child(parent: _root.Registry) -> _root.Registry:
+    """The ``vfd`` child of one of mmengine's root registries."""
+    return _root.Registry(parent.name, parent=parent, scope='vfd', locations=_ROOMS)
+
+
+RUNNERS = _child(_root.RUNNERS)
+LOOPS = _child(_root.LOOPS)
+HOOKS = _child(_root.HOOKS)
+MODELS = _child(_root.MODELS)
+MODEL_WRAPPERS = _child(_root.MODEL_WRAPPERS)
+DATASETS = _child(_root.DATASETS)
+DATA_SAMPLERS = _child(_root.DATA_SAMPLERS)
+TRANSFORMS = _child(_root.TRANSFORMS)
+METRICS = _child(_root.METRICS)
+EVALUATORS = _child(_root.EVALUATOR)
+OPTIMIZERS = _child(_root.OPTIMIZERS)
+OPTIM_WRAPPERS = _child(_root.OPTIM_WRAPPERS)
+OPTIM_WRAPPER_CONSTRUCTORS = _child(_root.OPTIM_WRAPPER_CONSTRUCTORS)
+PARAM_SCHEDULERS = _child(_root.PARAM_SCHEDULERS)
+VISUALIZERS = _child(_root.VISUALIZERS)
+VISBACKENDS = _child(_root.VISBACKENDS)
+LOG_PROCESSORS = _child(_root.LOG_PROCESSORS)
+FUNCTIONS = _child(_root.FUNCTIONS)
+INFERENCERS = _child(_root.INFERENCERS)

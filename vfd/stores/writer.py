@@ -1,0 +1,245 @@
+"""Append records to one shard of a store; a killed writer goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from vfd.errors import UserError
+from vfd.stores.atomic import atomic_write, sync_folder
+from vfd.stores.layout import (
+    BLOCK_ROWS,
+    Block,
+    Fields,
+    StoreMeta,
+    end_line,
+    is_merged,
+    parse_index_line,
+    read_index,
+    shard_name,
+)
+
+try:
+    import fcntl
+except ImportError:  # Windows: two writers on one shard are then not noticed
+    fcntl = None  # type: ignore[assignment]
+
+
+class StoreWriter:
+    """Write one rank's shard, block by block.
+
+    A block counts from the moment its index line is complete: the data are forced to the disk first. Opening
+    a shard again cuts whatever lies behind the last complete block, so that after a kill at any byte the
+    caller has only to skip the keys in ``done`` and go on, and the finished files equal those of an
+    uninterrupted run byte for byte.
+
+    Example:
+        >>> with StoreWriter('work_dirs/targets', {'logits': ('float16', (1000,))}, fingerprint) as writer:
+        ...     for names, images in batches(skip=writer.done):
+        ...         writer.append(names, logits=teacher(images)['logits'])
+
+    Args:
+        path: folder of the store, made when absent.
+        fields: name -> (dtype name, shape of one record).
+        fingerprint: plain JSON values that identify the inputs (see ``fingerprint_files``). A store that was
+            begun with other values is refused.
+        rank: which shard this process writes.
+        world_size: number of shards.
+        block_rows: records in a block.
+
+    Raises:
+        UserError: the store was begun with other inputs, fields or shards, or another process is writing the
+            shard.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        fields: Fields,
+        fingerprint: dict[str, Any],
+        rank: int = 0,
+        world_size: int = 1,
+        block_rows: int = BLOCK_ROWS,
+    ) -> None:
+        assert 0 <= rank < world_size and block_rows > 0
+        assert all(np.dtype(kind).kind in 'biuf' for kind, _ in fields.values()), 'fields hold numbers'
+        self.path = Path(path)
+        plain = json.loads(json.dumps(fingerprint))  # as it will be read back: tuples become lists
+        fields = {name: (np.dtype(kind).name, tuple(shape)) for name, (kind, shape) in fields.items()}
+        self.meta = StoreMeta(fields, plain, world_size, block_rows)
+        if not (self.path / 'meta.json').exists():
+            atomic_write(self.path / 'meta.json', self.meta.to_json())
+        self._merged = is_merged(self.path)
+        on_disk = StoreMeta.read(self.path)
+        if self._merged:  # the number of shards no longer matters
+            on_disk = replace(on_disk, world_size=world_size)
+        _refuse_changes(self.path, on_disk, self.meta)
+
+        self.done: set[str] = set()
+        self._pending_keys: list[str] = []
+        self._pending: list[np.ndarray] = []  # structured arrays, together one record a pending key
+        self._records = 0  # in complete blocks
+        if self._merged:
+            self.done.update(read_index(self.path, 'merged', self.meta)[0])
+            return
+        name = shard_name(rank, world_size)
+        self._data = _open(self.path / f'{name}.bin')
+        self._index = _open(self.path / f'{name}.jsonl')
+        sync_folder(self.path)
+        self._recover()
+
+    def append(self, keys: Sequence[str], **arrays: ArrayLike) -> None:
+        """Add records.
+
+        Args:
+            keys: N new keys.
+            arrays: every field of the store, each (N, *shape); cast to the field's dtype.
+
+        Raises:
+            ValueError: a field is missing, unknown or of another shape, or a key was written before.
+        """
+        if set(arrays) != set(self.meta.fields):
+            raise ValueError(f'fields {sorted(arrays)} were given, the store has {sorted(self.meta.fields)}')
+        known = self.done.intersection(keys)
+        if known or len(set(keys)) != len(keys):
+            raise ValueError(
+                f'{self.path}: records were written before or given twice: {sorted(known or keys)[:3]}'
+            )
+        if self._merged:
+            raise ValueError(f'{self.path} is merged and takes no more records')
+        records = np.zeros(len(keys), self.meta.dtype)
+        for name, (_, shape) in self.meta.fields.items():
+            values = np.asarray(arrays[name])
+            if values.shape != (len(keys), *shape):
+                raise ValueError(f'field {name!r} has shape {values.shape}, expected {(len(keys), *shape)}')
+            records[name] = values
+        self._pending_keys.extend(keys)
+        self._pending.append(records)
+        self.done.update(keys)
+        while len(self._pending_keys) >= self.meta.block_rows:
+            self._write_block(self.meta.block_rows)
+
+    def close(self, finished: bool = True) -> None:
+        """Write what is pending; mark the shard as finished if ``finished``. May be called twice."""
+        if self._merged or self._data.closed:
+            return
+        if self._pending_keys:
+            self._write_block(len(self._pending_keys))
+        if finished:
+            self._index.write(end_line(self._records))
+            _sync(self._index)
+        self._data.close()
+        self._index.close()
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(finished=kind is None)
+
+    def _write_block(self, rows: int) -> None:
+        records = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
+        block = Block.of(self._pending_keys[:rows], records[:rows])
+        self._data.write(records[:rows].tobytes())
+        _sync(self._data)
+        self._index.write(block.to_line())
+        _sync(self._index)
+        self._records += rows
+        self._pending_keys = self._pending_keys[rows:]
+        self._pending = [records[rows:]]
+
+    def _recover(self) -> None:
+        """Keep the complete blocks, take a short last block back into memory, cut the rest."""
+        itemsize = self.meta.dtype.itemsize
+        stored = self._data.seek(0, os.SEEK_END) // itemsize  # whole records on disk
+        keep = 0  # bytes of the index
+        last: Block | None = None  # complete in the index and on the disk, not yet accepted
+        lines = self._index.readlines()
+        for number, line in enumerate(lines, 1):
+            entry = _parse(line)
+            if entry is None and number < len(lines):
+                raise UserError(
+                    f'{self._index.name}, line {number} is damaged, not merely cut off. '
+                    "Delete this shard's two files to compute it again."
+                )
+            if not isinstance(entry, Block) or self._records + len(entry.keys) > stored:
+                break
+            last = entry
+            if len(entry.keys) < self.meta.block_rows:
+                break
+            keep += len(line)
+            self._records += len(entry.keys)
+            self.done.update(entry.keys)
+        if last is not None:
+            short = len(last.keys) < self.meta.block_rows
+            first = self._records if short else self._records - len(last.keys)
+            self._data.seek(first * itemsize)
+            data = self._data.read(len(last.keys) * itemsize)
+            if not last.matches(data):  # a power cut can leave the index ahead of the data
+                if not short:
+                    keep -= len(last.to_line())
+                    self._records = first
+                    self.done.difference_update(last.keys)
+            elif short:
+                self._pending_keys = list(last.keys)
+                self._pending = [np.frombuffer(data, self.meta.dtype)]
+                self.done.update(last.keys)
+        for file, size in ((self._index, keep), (self._data, self._records * itemsize)):
+            file.truncate(size)
+            file.seek(size)
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open for reading and writing, made when absent, locked until closed or killed."""
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), 'r+b')
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise UserError(f'{path} is being written by another process; wait for it or stop it.') from error
+    return file
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _parse(line: bytes) -> Block | int | None:
+    """A block, the end mark, or None when the line is not complete."""
+    try:
+        return parse_index_line(line) if line.endswith(b'\n') else None
+    except ValueError:
+        return None
+
+
+def _refuse_changes(folder: Path, old: StoreMeta, new: StoreMeta) -> None:
+    """Raise UserError naming every setting in which a store on disk differs from what is to be written."""
+    before = {'fields': old.fields, 'shards': old.world_size, 'block_rows': old.block_rows, **old.fingerprint}
+    after = {'fields': new.fields, 'shards': new.world_size, 'block_rows': new.block_rows, **new.fingerprint}
+    changed = [
+        f'  {name}: was {_short(before.get(name))}, is {_short(after.get(name))}'
+        for name in dict.fromkeys([*before, *after])
+        if before.get(name) != after.get(name)
+    ]
+    if changed:
+        raise UserError(
+            f'{folder} was begun with other inputs:\n' + '\n'.join(changed) + '\n'
+            'Records of two kinds are not mixed: choose another folder, or delete this one to begin anew.'
+        )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else text[:197] + '...'

@@ -1,0 +1,17 @@
+"""Teachers: frozen networks that answer at named taps, live or from a store."""
+
+from .distiller import Distiller
+from .normalization import Normalization
+from .sources import MMSource, OpenCLIPSource, TimmSource
+from .stored import StoredTeacher
+from .teacher import Teacher
+
+__all__ = [
+    'Distiller',
+    'MMSource',
+    'Normalization',
+    'OpenCLIPSource',
+    'StoredTeacher',
+    'Teacher',
+    'TimmSource',
+]

@@ -1,0 +1,72 @@
+"""Pixel normalisation, and the step from one network's to another's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """What a network was trained on: ``(pixel - mean) / std`` a channel, pixels in 0..255.
+
+    Attributes:
+        mean: three channel means, in the channel order that ``rgb`` names.
+        std: three channel standard deviations.
+        rgb: True when channel 0 is red, False when it is blue.
+    """
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    rgb: bool = True
+
+    @classmethod
+    def from_unit(cls, mean: Sequence[float], std: Sequence[float]) -> Normalization:
+        """From the timm and open_clip convention: RGB pixels in 0..1."""
+        return cls(_triple([255.0 * m for m in mean]), _triple([255.0 * s for s in std]))
+
+    @classmethod
+    def of_preprocessor(cls, preprocessor: nn.Module) -> Normalization:
+        """What an OpenMMLab data preprocessor makes of the BGR images that the loaders give.
+
+        Works for ``ClsDataPreprocessor`` (``to_rgb``) and for ``ImgDataPreprocessor`` and its children in mmdet,
+        mmseg and mmpretrain (``_channel_conversion``).
+        """
+        rgb = bool(getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False)))
+        if not getattr(preprocessor, '_enable_normalize', False):
+            return cls(rgb=rgb)
+        mean, std = (getattr(preprocessor, name).flatten().tolist() for name in ('mean', 'std'))
+        return cls(_triple(mean), _triple(std), rgb)
+
+    def convert(self, images: Tensor, target: Normalization) -> Tensor:
+        """Images normalised this way, normalised as ``target`` wants them.
+
+        Args:
+            images: (B, 3, H, W).
+            target: the normalisation of the network that will see them.
+
+        Returns:
+            (B, 3, H, W); the same tensor when there is nothing to do.
+        """
+        if self == target:
+            return images
+        if self.rgb != target.rgb:
+            images = images.flip(1)
+        order = slice(None) if self.rgb == target.rgb else slice(None, None, -1)
+        mean, std = (
+            torch.tensor(v[order], device=images.device, dtype=torch.float64) for v in (self.mean, self.std)
+        )
+        mean_to, std_to = (torch.tensor(v).to(mean) for v in (target.mean, target.std))
+        scale = (std / std_to).to(images.dtype).view(3, 1, 1)
+        shift = ((mean - mean_to) / std_to).to(images.dtype).view(3, 1, 1)
+        return images * scale + shift
+
+
+def _triple(values: Sequence[float]) -> tuple[float, float, float]:
+    """Three channels, also from the one value that grey preprocessors give."""
+    values = list(values)
+    first, second, third = values * 3 if len(values) == 1 else values
+    return (first, second, third)
