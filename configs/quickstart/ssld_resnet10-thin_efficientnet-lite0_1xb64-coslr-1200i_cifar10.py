@@ -2,7 +2,6 @@
 _base_ = [
     '_base_/student_resnet10-thin.py',
     '_base_/data_cifar10.py',
-    '../_base_/default_runtime.py',
     '_base_/schedule_1200i.py',
 ]
 

@@ -9,5 +9,5 @@ model = dict(
         checkpoint='work_dirs/quickstart/fashion-mnist/teacher.safetensors',
         input_size=84,
     ),
-    teacher_bn='eval',
+    teacher_bn='eval',  # its classifier was fitted to features of the stored statistics
 )

@@ -18,10 +18,12 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 
+import mmengine.runner.runner as mmrunner
 from vfd.engine import Runner
 from vfd.errors import BadDataError
 
 SIZE = 8
+mmrunner.collect_env = dict  # it starts compilers to ask for their versions
 _names = itertools.count()
 
 
@@ -185,7 +187,12 @@ def make_runner(
             {'type': 'CosineAnnealingLR', 'by_epoch': False, 'begin': 4, 'end': 20, 'T_max': 16},
         ],
         default_hooks={
-            'checkpoint': {'type': 'CheckpointHook', 'interval': every, 'by_epoch': False, **(checkpoint or {})},
+            'checkpoint': {
+                'type': 'CheckpointHook',
+                'interval': every,
+                'by_epoch': False,
+                **(checkpoint or {}),
+            },
             'logger': {'type': 'LoggerHook', 'interval': 3},
             **dict(hooks),
         },
@@ -214,7 +221,11 @@ def train(work_dir, **options):
         'losses': recorder.losses,
         'files': recorder.files,
         'validated_at': recorder.validated_at,
-        'logged': {name: log.data[0].tolist() for name, log in runner.message_hub.log_scalars.items() if 'loss' in name},
+        'logged': {
+            name: log.data[0].tolist()
+            for name, log in runner.message_hub.log_scalars.items()
+            if 'loss' in name
+        },
     }
 
 

@@ -200,7 +200,9 @@ def _check_type(node: Mapping[str, Any], path: str, place: str, registry: Regist
     accepted = accepted_keys(target) if target is not None else None
     if accepted is not None:
         _refuse_unknown(
-            node, accepted | EXTRA_KEYS.get(place, set()) | {'type', '_scope_'}, f'{path} ({_name(target)})'
+            node,
+            accepted | EXTRA_KEYS.get(place, set()) | {'type', '_scope_', '_delete_'},
+            f'{path} ({_name(target)})',
         )
 
 
@@ -216,7 +218,7 @@ def _refuse_unknown(node: Mapping[str, Any], accepted: Iterable[str], path: str)
         if name not in accepted:
             hint = (
                 did_you_mean(name, accepted)
-                or f'; it takes {", ".join(sorted(accepted - {"type", "_scope_"}))}'
+                or f'; it takes {", ".join(sorted(accepted - {"type", "_scope_", "_delete_"}))}'
             )
             raise UserError(f'config key {path}: "{name}" is not known there{hint}')
 
@@ -266,13 +268,12 @@ def _resolve(kind: Any, path: str, registry: Registry, scope: str, strict: bool)
     prefix, _, _ = kind.rpartition('.')
     if prefix in SCOPES:
         _need_package(prefix)
-    with registry.switch_scope_and_registry(scope) as scoped:
-        try:
-            found = scoped.get(kind)
-        except RuntimeError:
-            found = None
+    try:
+        found = _scoped(registry, scope).get(kind)
+    except RuntimeError:  # mmengine's answer to a name with an unknown prefix
+        found = None
     if found is None and registry is roots.METRICS:
-        found = roots.EVALUATOR.module_dict.get(kind)
+        found = _scoped(roots.EVALUATOR, scope).get(kind)
     if found is None and (strict or prefix in SCOPES):
         raise UserError(f'config key {path}: type "{kind}" is not registered. {suggest_type(kind, registry)}')
     return found
@@ -287,12 +288,10 @@ def suggest_type(kind: str, registry: Registry) -> str:
         if importlib.util.find_spec(scope) is None:
             missing.append(f'{scope} (pip install "vfd[{extra}]")')
             continue
-        importlib.import_module(f'{scope}.registry')
-        scoped = registry if scope == 'mmengine' else registry.children.get(scope)
-        if scoped is not None:
-            scoped.import_from_location()
-            for name in scoped.module_dict:
-                names.setdefault(name, []).append(scope)
+        scoped = _scoped(registry, scope)
+        scoped.import_from_location()
+        for name in scoped.module_dict:
+            names.setdefault(name, []).append(scope if scoped.scope == scope else 'mmengine')
     if bare in names:
         return f'Write type="{names[bare][0]}.{bare}".'
     hint = did_you_mean(bare, names).strip(' ()?')
@@ -304,6 +303,13 @@ def suggest_type(kind: str, registry: Registry) -> str:
     return 'No installed package has a name like it; a class of your own needs custom_imports=dict(imports=[...]).'
 
 
+def _scoped(registry: Registry, scope: str) -> Registry:
+    """The child registry of a scope; the root itself where the package has no registry of that kind."""
+    if scope in SCOPES:
+        importlib.import_module(f'{scope}.registry')
+    return registry.children.get(scope, registry)
+
+
 def _need_package(scope: str) -> None:
     if scope in SCOPES and importlib.util.find_spec(scope) is None:
         raise MissingPackageError(
@@ -311,5 +317,5 @@ def _need_package(scope: str) -> None:
         )
 
 
-def _name(target: Callable[..., Any]) -> str:
+def _name(target: Callable[..., Any] | None) -> str:
     return getattr(target, '__name__', str(target))

@@ -56,9 +56,9 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    """``train``: see :func:`vfd.apis.train.train`."""
+    """``train``: see :func:`vfd.apis.training.train`."""
     from vfd.apis import baseline, dry_run
-    from vfd.apis import train as api
+    from vfd.apis import training as api
 
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = api.prepare(
@@ -76,7 +76,7 @@ def train(args: argparse.Namespace) -> None:
     if args.dry_run:
         dry_run.dry_run(cfg)
     else:
-        api.build_runner(cfg).train()
+        api.run(cfg)
 
 
 def test_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,8 +87,8 @@ def test_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def test(args: argparse.Namespace) -> None:
-    """``test``: see :func:`vfd.apis.train.test`."""
-    from vfd.apis import train as api
+    """``test``: see :func:`vfd.apis.training.test`."""
+    from vfd.apis import training as api
 
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     api.test(args.config, args.checkpoint, args.work_dir, args.launcher, args.cfg_options)

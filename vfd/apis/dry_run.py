@@ -11,20 +11,22 @@ from rich.table import Table
 from torch import nn
 
 from vfd import compat
-from vfd.apis.train import build_runner, clear_build_errors
+from vfd.apis.training import clear_errors
+from vfd.engine import Runner
 
 
 def dry_run(cfg: Config) -> dict[str, str]:
     """Build model, data, optimizer and schedule of a prepared config and print a table.
 
     Args:
-        cfg: what :func:`vfd.apis.train.prepare` returns.
+        cfg: what :func:`vfd.apis.training.prepare` returns.
 
     Returns:
         The table's rows.
     """
-    runner = build_runner(cfg)
-    with clear_build_errors():
+    cfg.log_level = 'WARNING'  # the table is the output
+    with clear_errors(cfg):
+        runner = Runner.from_cfg(cfg)
         loop = runner.build_train_loop(runner._train_loop)
         runner._train_loop = loop
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -74,7 +76,7 @@ def _network_name(module: nn.Module) -> str:
 
 def _describe_optimizer(wrapper: Any) -> str:
     optimizer = wrapper.optimizer
-    rates = sorted({group['lr'] for group in optimizer.param_groups})
+    rates = sorted({group.get('initial_lr', group['lr']) for group in optimizer.param_groups})
     shown = f'{rates[0]:g}' if len(rates) == 1 else f'{rates[0]:g} to {rates[-1]:g}'
     return f'{type(optimizer).__name__} in {type(wrapper).__name__}, lr {shown}, {len(optimizer.param_groups)} groups'
 

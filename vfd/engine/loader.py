@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -160,6 +161,15 @@ def _start_worker(parent: int, configured: Callable[[int], None] | None, worker_
     Workers end when the main process tells them to, or is gone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: None if os.getppid() == parent else os._exit(0))
+    if hasattr(signal, 'sigwaitinfo'):  # not on macOS and Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey, args=(parent,), daemon=True).start()
     if configured is not None:
         configured(worker_id)
+
+
+def _obey(parent: int) -> None:
+    """End this process at a SIGTERM that the main process sent; those of others are sent to the main process too."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

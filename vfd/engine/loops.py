@@ -148,6 +148,7 @@ class IterTrainLoop(IterBasedTrainLoop):
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
             self._validate()
+        self.dataloader_iterator.close()  # ends the workers
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model

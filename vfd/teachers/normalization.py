@@ -56,10 +56,10 @@ class Normalization:
         if self.rgb != target.rgb:
             images = images.flip(1)
         order = slice(None) if self.rgb == target.rgb else slice(None, None, -1)
-        mean, std = (
-            torch.tensor(v[order], device=images.device, dtype=torch.float64) for v in (self.mean, self.std)
+        mean, std, mean_to, std_to = (
+            torch.tensor(v, device=images.device, dtype=torch.float64)
+            for v in (self.mean[order], self.std[order], target.mean, target.std)
         )
-        mean_to, std_to = (torch.tensor(v).to(mean) for v in (target.mean, target.std))
         scale = (std / std_to).to(images.dtype).view(3, 1, 1)
         shift = ((mean - mean_to) / std_to).to(images.dtype).view(3, 1, 1)
         return images * scale + shift

@@ -33,7 +33,7 @@ class Source(Protocol):
     """What :class:`vfd.teachers.Teacher` asks of a network's origin."""
 
     name: str
-    network: nn.Module
+    network: Any  # nn.Module; its methods are those of its library
     normalization: Normalization
     num_classes: int | None
 
@@ -92,6 +92,7 @@ class TimmSource:
         import timm
 
         self.name = f'timm:{model_name}'
+        network: Any
         try:
             network = timm.create_model(model_name, pretrained=pretrained, **kwargs)
         except RuntimeError as error:
@@ -110,8 +111,8 @@ class TimmSource:
                 f'your classes, or tap "pooled".'
             )
         self.normalization = Normalization.from_unit(cfg['mean'], cfg['std'])
-        self.num_classes = network.num_classes
-        self.network = network
+        self.num_classes: int | None = network.num_classes
+        self.network: Any = network
         self._transformer = hasattr(network, 'blocks') and hasattr(network, '_pos_embed')
         kinds = ['logits', 'pooled']
         if hasattr(network, 'forward_intermediates'):
@@ -241,8 +242,8 @@ class OpenCLIPSource:
         size = open_clip.get_model_preprocess_cfg(model)
         self.normalization = Normalization.from_unit(size['mean'], size['std'])
         self.num_classes = len(class_names) if class_names else None
-        self.network = model if class_names else nn.ModuleDict({'visual': model.visual})
-        self._visual = model.visual
+        self.network: Any = model if class_names else nn.ModuleDict({'visual': model.visual})
+        self._visual: Any = model.visual
         self._prompts = [prompt.format(name) for name in class_names or ()]
         self._tokenizer = open_clip.get_tokenizer(model_name) if class_names else None
         self._text: Tensor | None = None
@@ -313,7 +314,7 @@ class MMSource:
             raise UserError(
                 f'{self.name}: give the file (or its address) as checkpoint=..., not "pretrained"'
             )
-        self.network = MODELS.build(model)
+        self.network: Any = MODELS.build(model)
         self._backbone = getattr(self.network, 'backbone', self.network)
         kinds = ['stage']
         if hasattr(self.network, 'extract_feat'):

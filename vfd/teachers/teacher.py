@@ -192,7 +192,7 @@ class Teacher:
             'teacher checkpoint': str(self.checkpoint),
             'teacher loaded': 'RANDOM WEIGHTS' if self.checkpoint == 'random' else self.report.summary(),
             'teacher parameters': f'{size / 1e6:.2f} M, {str(self.dtype).removeprefix("torch.")}, bn {self.bn}',
-            'teacher sees': f'mean {self.normalization.mean}, std {self.normalization.std}, '
+            'teacher sees': f'mean {_short(self.normalization.mean)}, std {_short(self.normalization.std)}, '
             + ('RGB' if self.normalization.rgb else 'BGR')
             + (f', {self.input_size} px' if self.input_size else ''),
             'taps': ', '.join(self.taps),
@@ -201,6 +201,10 @@ class Teacher:
     def __deepcopy__(self, memo: dict) -> Teacher:
         """A copy of the student (EMA, for example) shares the teacher."""
         return self
+
+
+def _short(values: Sequence[float]) -> str:
+    return ', '.join(f'{v:.6g}' for v in values)
 
 
 def state_sha256(network: nn.Module) -> str:

@@ -19,3 +19,15 @@ train_dataloader = dict(
         ],
     ),
 )
+
+# The supervised twin (--baseline) learns from the labelled part alone, for as many steps.
+baseline = dict(
+    train_dataloader=dict(
+        dataset=dict(
+            _delete_=True,
+            type='mmpretrain.CustomDataset',
+            data_root='data/folder',
+            data_prefix='train',
+            pipeline={{_base_.train_pipeline}}),
+    ),
+)

@@ -1,5 +1,7 @@
 # 1,200 steps of 64 images, whatever they are: the distilled student and its supervised twin get the same budget.
 # Only the last checkpoint counts; the accuracy in between is for the curves.
+_base_ = '../../_base_/default_runtime.py'
+
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4))
 param_scheduler = dict(type='vfd.WarmupCosineByIter', warmup=100, by_epoch=False)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import timm
 from mmengine.config import Config
 
 from vfd.apis.check import suggest_type
 from vfd.apis.config import load_config
 from vfd.engine import Runner
-from vfd.errors import MissingFileError, UserError
+from vfd.errors import MissingFileError, UserError, did_you_mean
 
 
 def train(
@@ -46,9 +46,7 @@ def train(
     Raises:
         UserError: the config, the data or a checkpoint is wrong; the text says how to mend it.
     """
-    runner = build_runner(prepare(config, work_dir, options, launcher, resume, amp, auto_scale_lr, validate))
-    runner.train()
-    return runner
+    return run(prepare(config, work_dir, options, launcher, resume, amp, auto_scale_lr, validate))
 
 
 def test(
@@ -77,7 +75,8 @@ def test(
         if cfg.get(key) is None:
             raise UserError(f'the config has no {key}: there is nothing to test on')
     cfg.load_from, cfg.resume = str(checkpoint), False
-    return build_runner(cfg).test()
+    with clear_errors(cfg):
+        return Runner.from_cfg(cfg).test()
 
 
 def prepare(
@@ -121,10 +120,12 @@ def prepare(
     return cfg
 
 
-def build_runner(cfg: Config) -> Runner:
-    """The runner of a prepared config, all of its parts checked by building them."""
-    with clear_build_errors():
-        return Runner.from_cfg(cfg)
+def run(cfg: Config) -> Runner:
+    """Train a prepared config."""
+    with clear_errors(cfg):
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+    return runner
 
 
 def _use_amp(cfg: Config) -> None:
@@ -137,8 +138,11 @@ def _use_amp(cfg: Config) -> None:
 
 
 @contextmanager
-def clear_build_errors() -> Iterator[None]:
-    """Turn what mmengine says of an unknown type or argument into one clear message."""
+def clear_errors(cfg: Config) -> Iterator[None]:
+    """Turn what the libraries say of a mistake in the config into one clear message.
+
+    What cannot be traced to the config stays as it is, with its traceback.
+    """
     try:
         yield
     except KeyError as error:
@@ -147,10 +151,33 @@ def clear_build_errors() -> Iterator[None]:
             raise
         raise UserError(_unknown_type(found[1], found[2])) from error
     except TypeError as error:
-        found = re.search(r'(\w+)?\.?__init__\(\) (got an unexpected|missing \d+ required) .*', str(error))
-        if not found or not _raised_by_builder(error):
+        found = re.search(r"got an unexpected keyword argument '(\w+)'", str(error))
+        if not found or found[1] not in set(_keys(cfg._cfg_dict)):
             raise
-        raise UserError(f'the config does not fit: {error}') from error
+        raise UserError(
+            f'the config gives "{found[1]}" to something that does not take it: {error}'
+        ) from error
+    except FileNotFoundError as error:
+        if isinstance(error, UserError) or error.filename is None:
+            raise
+        raise MissingFileError(f'{error.filename} does not exist: correct the path in the config') from error
+    except RuntimeError as error:
+        found = re.search(r'Unknown model \((.+)\)', str(error))
+        if not found:
+            raise
+        raise UserError(
+            f'timm has no model "{found[1]}"{did_you_mean(found[1], timm.list_models())}'
+        ) from error
+
+
+def _keys(node: Any) -> Iterator[str]:
+    """Every key of a config, at any level."""
+    if isinstance(node, Mapping):
+        yield from node
+        node = node.values()
+    if isinstance(node, Iterable) and not isinstance(node, str):
+        for part in node:
+            yield from _keys(part)
 
 
 def _unknown_type(kind: str, registry_name: str) -> str:
@@ -158,9 +185,3 @@ def _unknown_type(kind: str, registry_name: str) -> str:
 
     root = next((r for r in vars(roots).values() if getattr(r, 'name', None) == registry_name), roots.MODELS)
     return f'type "{kind}" is not registered. {suggest_type(kind, root)}'
-
-
-def _raised_by_builder(error: BaseException) -> bool:
-    """Whether the call that failed was the registry's; otherwise somebody's code is at fault, not the config."""
-    frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
-    return bool(frames) and frames[-1].filename.endswith('build_functions.py')

@@ -1,0 +1,123 @@
+"""The command line: what users type, what they see, and the exit code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import vfd
+from vfd.apis import baseline
+from vfd.apis.config import load_config
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / 'configs/ssld/ssld-stage1_tiny_1xb8-coslr-4e_folder.py'
+SHORT = (
+    '--cfg-options',
+    'train_cfg.max_epochs=1',
+    'default_hooks.checkpoint.interval=1',
+    'randomness.seed=0',
+)
+
+
+def test_dry_run_prints_what_was_built_and_trains_nothing(vfd_command, tmp_path):
+    code, out, _ = vfd_command('train', TINY, '--work-dir', tmp_path / 'run', '--dry-run')
+    assert code == 0
+    for word in (
+        'SSLDDistiller',
+        'timm:test_efficientnet',
+        'RANDOM WEIGHTS',
+        'logits',
+        '0.374 M',
+        'lr 0.1',
+        'torch',
+    ):
+        assert word in out, word
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
+def test_train_then_test(vfd_command, tmp_path):
+    work = tmp_path / 'run'
+    code, out, _ = vfd_command(
+        'train', TINY, '--work-dir', work, *SHORT, 'default_hooks.checkpoint.interval=1'
+    )
+    assert code == 0 and 'loss_ssld' in out
+    checkpoint = torch.load(work / 'epoch_1.pth', map_location='cpu', weights_only=True)
+    assert all(name.startswith('student.') for name in checkpoint['state_dict'])
+    assert checkpoint['meta']['vfd']['teacher']['source'] == 'timm:test_efficientnet'
+    assert checkpoint['meta']['vfd']['version'] == vfd.__version__
+    assert list(work.rglob('events.out.tfevents*'))
+    code, out, _ = vfd_command('test', TINY, work / 'epoch_1.pth', '--work-dir', work)
+    assert code == 0 and 'accuracy/top1' in out
+
+
+def test_the_supervised_twin(vfd_command, tmp_path):
+    """The student alone, on the labelled images; its checkpoint is a plain timm state dict."""
+    code, out, _ = vfd_command('train', TINY, '--work-dir', tmp_path, '--baseline', *SHORT)
+    assert code == 0 and 'loss_ssld' not in out
+    checkpoint = torch.load(tmp_path / 'baseline/epoch_1.pth', map_location='cpu', weights_only=True)
+    assert 'conv1.weight' in checkpoint['state_dict'] or 'conv1.0.weight' in checkpoint['state_dict']
+    assert 'teacher' not in checkpoint['meta']['vfd']
+
+
+def test_twin_config(tmp_path):
+    cfg = load_config(TINY, {'work_dir': str(tmp_path)})
+    cfg.baseline = dict(train_dataloader=dict(batch_size=4))
+    twin = baseline.twin(cfg)
+    assert twin.model.type == 'mmpretrain.TimmClassifier'
+    assert twin.model.data_preprocessor == cfg.data_preprocessor
+    assert twin.train_dataloader.batch_size == 4 and 'baseline' not in twin
+    assert twin.train_cfg == cfg.train_cfg and twin.optim_wrapper == cfg.optim_wrapper
+    assert twin.work_dir == f'{tmp_path}/baseline'
+    assert cfg.model.type == 'vfd.SSLDDistiller'  # the original is untouched
+
+
+@pytest.mark.parametrize(
+    'arguments, answer',
+    [
+        (('train', 'nowhere.py'), 'nowhere.py does not exist'),
+        (('train', TINY, '--cfg-options', 'optim_wraper.x=1'), 'did you mean "optim_wrapper"'),
+        (('train', TINY, '--cfg-options', 'model.student.type=mmpretrain.TimClassifier'), 'TimmClassifier'),
+        (('train', TINY, '--cfg-options', 'model.student.model_name=resnt50'), 'did you mean "resnet50"'),
+        (('train', TINY, '--cfg-options', 'model.student.foo=3'), 'gives "foo"'),
+        (('train', TINY, '--cfg-options', 'model.teacher.checkpoint=none.pth'), 'none.pth'),
+        (('train', TINY, '--cfg-options', 'model.student.num_classes=7'), '7 classes'),
+        (
+            ('train', TINY, '--cfg-options', 'train_dataloader.dataset.datasets.0.data_root=no'),
+            'no/train does not',
+        ),
+        (('train', TINY, '--resume', 'none.pth'), 'none.pth'),
+        (('test', TINY, 'none.pth'), 'none.pth does not exist'),
+    ],
+)
+def test_mistakes_give_one_message_and_exit_code_2(vfd_command, tmp_path, arguments, answer):
+    code, _, err = vfd_command(*arguments, '--work-dir', tmp_path)
+    assert code == 2
+    assert answer in err and 'error: ' in err
+    assert 'Traceback' not in err
+
+
+def test_amp_and_auto_scale_lr(tmp_path):
+    from vfd.apis import training
+
+    cfg = training.prepare(TINY, tmp_path, amp=True, auto_scale_lr=True, resume=True, validate=False)
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper' and cfg.optim_wrapper.loss_scale == 'dynamic'
+    assert cfg.auto_scale_lr.enable and cfg.resume and cfg.val_cfg is None
+
+
+def test_auto_scale_lr_without_a_base_batch(vfd_command, tmp_path):
+    text = TINY.read_text().replace("'../_base_", f"'{ROOT}/configs/_base_")
+    (tmp_path / 'c.py').write_text(text.replace('auto_scale_lr = dict(base_batch_size=8)', ''))
+    code, _, err = vfd_command('train', tmp_path / 'c.py', '--auto-scale-lr', '--work-dir', tmp_path)
+    assert code == 2 and 'base_batch_size' in err
+
+
+def test_as_a_script(folder_data):
+    """tools/train.py is the same command; a mistake prints no traceback and does not exit with 0."""
+    result = subprocess.run(
+        [sys.executable, ROOT / 'tools/train.py', TINY, '--cfg-options', 'optim_wraper.x=1'],
+        cwd=folder_data, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert result.stderr.strip().startswith('error: ') and 'Traceback' not in result.stderr

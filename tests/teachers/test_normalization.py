@@ -1,0 +1,48 @@
+import pytest
+import torch
+from mmengine.model import ImgDataPreprocessor
+from mmpretrain.models import ClsDataPreprocessor
+
+from vfd.teachers import Normalization
+
+IMAGENET = Normalization.from_unit((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = Normalization.from_unit((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def normalise(pixels_rgb: torch.Tensor, norm: Normalization) -> torch.Tensor:
+    pixels = pixels_rgb if norm.rgb else pixels_rgb.flip(1)
+    mean, std = (torch.tensor(v, dtype=pixels.dtype).view(3, 1, 1) for v in (norm.mean, norm.std))
+    return (pixels - mean) / std
+
+
+@pytest.mark.parametrize(
+    'source', [IMAGENET, HALF, Normalization((1, 2, 3), (4, 5, 6), rgb=False), Normalization()]
+)
+@pytest.mark.parametrize('target', [IMAGENET, HALF, Normalization((7, 8, 9), (3, 2, 1), rgb=False)])
+def test_convert_equals_normalising_the_pixels_anew(source, target):
+    pixels = torch.rand(2, 3, 4, 5, dtype=torch.float64) * 255
+    got = source.convert(normalise(pixels, source), target)
+    torch.testing.assert_close(got, normalise(pixels, target), rtol=1e-12, atol=1e-10)
+
+
+def test_equal_normalisations_leave_the_tensor_alone():
+    images = torch.rand(1, 3, 2, 2)
+    assert IMAGENET.convert(images, IMAGENET) is images
+
+
+@pytest.mark.parametrize('to_rgb', [True, False])
+def test_reads_what_mmpretrain_does(to_rgb):
+    mean, std = [10.0, 20.0, 30.0], [2.0, 3.0, 4.0]
+    preprocessor = ClsDataPreprocessor(mean=mean, std=std, to_rgb=to_rgb)
+    bgr = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    batch = preprocessor({'inputs': bgr})['inputs']
+    norm = Normalization.of_preprocessor(preprocessor)
+    rgb = bgr.flip(1).double()
+    torch.testing.assert_close(norm.convert(batch.double(), IMAGENET), normalise(rgb, IMAGENET))
+
+
+def test_reads_what_mmdet_and_mmseg_do():
+    preprocessor = ImgDataPreprocessor(mean=[1.0, 2.0, 3.0], std=[1.0, 1.0, 2.0], bgr_to_rgb=True)
+    norm = Normalization.of_preprocessor(preprocessor)
+    assert norm == Normalization((1.0, 2.0, 3.0), (1.0, 1.0, 2.0), rgb=True)
+    assert not Normalization.of_preprocessor(ImgDataPreprocessor()).rgb
