@@ -106,9 +106,8 @@ def test_bases_of_installed_packages_are_not_questioned(tmp_path):
 
 def test_new_style_configs(tmp_path):
     (tmp_path / 'base_new.py').write_text(GOOD)
-    (tmp_path / 'child.py').write_text(
-        'from mmengine.config import read_base\nwith read_base():\n    from .base_new import *\n\nparam_sheduler = None\n'
-    )
+    imports = 'from mmengine.config import read_base\nwith read_base():\n    from .base_new import *\n'
+    (tmp_path / 'child.py').write_text(f'{imports}\nparam_sheduler = None\n')
     with pytest.raises(UserError, match='param_scheduler'):
         load_config(tmp_path / 'child.py')
 
@@ -160,10 +159,10 @@ def test_a_missing_package_is_named_with_its_command(check_text, monkeypatch):
         check_text(GOOD.replace("'ImageClassifier'", "'CascadeQqqqqqqqqqqq'"))
 
 
-@pytest.mark.parametrize('key, bad', [('train_cfg', 'train_cgf'), ('train_cfg', 'train_cfg')])
-def test_baseline_is_checked_too(check_text, key, bad):
-    wrong = f'baseline = dict({bad}=dict(max_epoch=3))'
-    with pytest.raises(UserError, match='baseline.*did you mean'):
+@pytest.mark.parametrize('key', ['train_cgf', 'train_cfg'])
+def test_baseline_is_checked_too(check_text, key):
+    wrong = f'baseline = dict({key}=dict(max_epoch=3))'
+    with pytest.raises(UserError, match=r'baseline.*did you mean'):
         check_text(f'{GOOD}\n{wrong}\n')
 
 

@@ -117,6 +117,8 @@ def thin_detector(name, classes=3):
         if 'mask_head' in roi_head:
             roi_head.mask_roi_extractor.out_channels = 32
             roi_head.mask_head.update(in_channels=32, conv_out_channels=32, num_classes=classes)
+        config.train_cfg.rpn_proposal.max_per_img = config.test_cfg.rpn.max_per_img = 50
+        config.train_cfg.rcnn.sampler.num = 32
         config.test_cfg.rcnn.score_thr = 0.0  # an untrained model is sure of nothing
     else:
         config.bbox_head.num_classes = classes

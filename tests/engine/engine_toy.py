@@ -8,7 +8,9 @@ import os
 import random
 import signal
 import socket
+import time
 
+import mmengine.runner.runner as mmrunner
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,6 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 
-import mmengine.runner.runner as mmrunner
 from vfd.engine import Runner
 from vfd.errors import BadDataError
 
@@ -30,7 +31,7 @@ _names = itertools.count()
 class ToyDataset(BaseDataset):
     """``length`` points; those in ``bad`` cannot be read. ``augment`` draws from all three generators."""
 
-    METAINFO = {'classes': ('a', 'b', 'c')}
+    METAINFO = {'classes': ('a', 'b', 'c')}  # noqa: RUF012
 
     def __init__(self, length=26, bad=(), augment=True, **kwargs):
         self.length, self.bad, self.augment = length, set(bad), augment
@@ -53,13 +54,13 @@ class ToyDataset(BaseDataset):
 class ToyNet(BaseModel):
     """Two layers with dropout. ``nan_at``: the loss of that call is NaN."""
 
-    def __init__(self, dropout=0.3, nan_at=None):
+    def __init__(self, dropout=0.3, nan_at=None, queue=0.01):
         super().__init__()
         self.net = torch.nn.Sequential(
             torch.nn.Linear(SIZE, 16), torch.nn.ReLU(), torch.nn.Dropout(dropout), torch.nn.Linear(16, 3)
         )
         self.nan_at, self.calls = nan_at, 0
-        self.queue = torch.zeros(3)  # not in the state dict
+        self.queue_weight, self.queue = queue, torch.zeros(3)  # not in the state dict
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         inputs = torch.stack(list(inputs)) if not isinstance(inputs, torch.Tensor) else inputs
@@ -71,7 +72,9 @@ class ToyNet(BaseModel):
         labels = torch.tensor([sample.label for sample in data_samples])
         self.calls += 1
         self.queue = 0.5 * self.queue + logits.detach().mean(0)
-        loss = F.cross_entropy(logits, labels) + 0.01 * (logits.mean(0) - self.queue).square().sum()
+        loss = (
+            F.cross_entropy(logits, labels) + self.queue_weight * (logits.mean(0) - self.queue).square().sum()
+        )
         return {'loss_ce': loss * float('nan') if self.nan_at == self.calls else loss}
 
     def method_state(self):
@@ -134,6 +137,8 @@ def make_runner(
     optimizer='SGD',
     dropout=0.3,
     nan_at=None,
+    queue=0.01,
+    optim_wrapper='OptimWrapper',
     dataset=None,
     loader=None,
     sampler=None,
@@ -143,7 +148,7 @@ def make_runner(
     hooks=(),
     custom_hooks=(),
     ema=True,
-    seed=7,
+    randomness=None,
     **kwargs,
 ):
     """A Runner; ``length`` in epochs or iterations, ``every`` iterations a checkpoint."""
@@ -172,12 +177,12 @@ def make_runner(
     }
     total = {'max_epochs': length} if by_epoch else {'max_iters': length}
     return Runner(
-        model=ToyNet(dropout, nan_at),
+        model=ToyNet(dropout, nan_at, queue),
         work_dir=str(work_dir),
         train_dataloader=train,
         train_cfg={'by_epoch': by_epoch, 'val_interval': val_interval, **total},
         optim_wrapper={
-            'type': 'OptimWrapper',
+            'type': optim_wrapper,
             'optimizer': optimizers[optimizer],
             'accumulative_counts': accumulate,
             'clip_grad': {'max_norm': 1.0},
@@ -197,7 +202,7 @@ def make_runner(
             **dict(hooks),
         },
         custom_hooks=[*([{'type': 'EMAHook', 'momentum': 0.1}] if ema else []), *custom_hooks],
-        randomness={'seed': seed},
+        randomness=randomness or {'seed': 7},
         experiment_name=f'toy{os.getpid()}_{next(_names)}',
         log_level='WARNING',
         **(validation if val else {}),
@@ -243,21 +248,31 @@ def spawn(function, out, *args, environment=None, **kwargs):
     return process
 
 
+def wait_for(process, seconds=90):
+    """The exit code of a process. (``join`` would also wait for the workers that a killed one leaves behind.)"""
+    deadline = time.monotonic() + seconds
+    while process.is_alive():
+        assert time.monotonic() < deadline, 'the process hangs'
+        time.sleep(0.02)
+    return process.exitcode
+
+
 def run_apart(function, out, *args, **kwargs):
     """Run ``function`` in a process of its own. Returns its exit code and its result, None if it left none."""
-    process = spawn(function, out, *args, **kwargs)
-    process.join(60)
-    assert not process.is_alive()
-    return process.exitcode, torch.load(out, weights_only=False) if out.exists() else None
+    return wait_for(spawn(function, out, *args, **kwargs)), torch.load(
+        out, weights_only=False
+    ) if out.exists() else None
 
 
-def run_ranks(function, folder, world_size, *args, **kwargs):
+def run_ranks(function, folder, world_size, *args, code=0, **kwargs):
     """Run ``function`` in ``world_size`` processes that form a process group. Returns their results."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
+    folder.mkdir(exist_ok=True)
+    outs = [folder / f'rank{rank}.pt' for rank in range(world_size)]
     processes = []
-    for rank in range(world_size):
+    for rank, out in enumerate(outs):
         environment = {
             'RANK': str(rank),
             'LOCAL_RANK': str(rank),
@@ -265,11 +280,9 @@ def run_ranks(function, folder, world_size, *args, **kwargs):
             'MASTER_ADDR': '127.0.0.1',
             'MASTER_PORT': str(port),
         }
-        processes.append(spawn(function, folder / f'rank{rank}.pt', *args, environment=environment, **kwargs))
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
-    return [torch.load(folder / f'rank{rank}.pt', weights_only=False) for rank in range(world_size)]
+        processes.append(spawn(function, out, *args, environment=environment, **kwargs))
+    assert [wait_for(process) for process in processes] == [code] * world_size
+    return [torch.load(out, weights_only=False) if out.exists() else None for out in outs]
 
 
 def assert_same(one, other, path=''):
@@ -287,3 +300,9 @@ def assert_same(one, other, path=''):
         assert torch.equal(one, other), path
     else:
         assert one == other, path
+
+
+if __name__ == '__main__':  # a run in a process of its own, for signals
+    import sys
+
+    train(sys.argv[1], length=2000, every=5, workers=2, by_epoch=False, val=False)

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 from vfd.errors import UserError
 
@@ -31,6 +32,19 @@ CASES = {
         'workers': 2,
     },
 }
+
+
+class CpuAmp(AmpOptimWrapper):
+    """Mixed precision with a live loss scaler, without a GPU (mmengine's own constructor asks for one)."""
+
+    def __init__(self, **kwargs):
+        OptimWrapper.__init__(self, **kwargs)
+        self._scale_update_param = None
+        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=16.0, growth_interval=3)
+        self.cast_dtype = torch.bfloat16
+
+
+CASES['mixed precision'] = {'optim_wrapper': CpuAmp, 'accumulate': 2, 'every': 3}
 
 
 def assert_continues(toy, whole, rest):
@@ -89,10 +103,10 @@ def test_a_best_checkpoint_saved_by_the_validation_is_not_validated_again(toy, t
 
 
 def test_the_seed_of_the_checkpoint_wins_when_none_was_chosen(toy, tmp_path):
-    whole = toy.train(tmp_path / 'run', seed=None)
+    whole = toy.train(tmp_path / 'run', randomness={'seed': None})
     for name in ('last_checkpoint', 'iter_20.pth', 'iter_21.pth'):
         (tmp_path / 'run' / name).unlink()
-    assert_continues(toy, whole, toy.train(tmp_path / 'run', seed=None, resume=True))
+    assert_continues(toy, whole, toy.train(tmp_path / 'run', randomness={'seed': None}, resume=True))
 
 
 def test_workers_change_nothing(toy, tmp_path):
@@ -186,3 +200,8 @@ def test_a_checkpoint_of_plain_mmengine_continues(toy, tmp_path):
     torch.save(checkpoint, tmp_path / 'run' / 'epoch_1.pth')
     shutil.move(tmp_path / 'run' / 'epoch_1.pth', path)
     assert sorted(toy.train(tmp_path / 'run', length=2, resume=True)['losses']) == list(range(7, 14))
+
+
+def test_the_loss_scaler_is_a_part_of_it(toy, tmp_path):
+    scaler = toy.train(tmp_path, length=1, optim_wrapper=CpuAmp)['optimizer']['loss_scaler']
+    assert scaler['scale'] == 64.0 and scaler['_growth_tracker'] == 1  # doubled after 3 and 6 of 7 steps

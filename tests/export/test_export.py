@@ -37,12 +37,18 @@ STUDENTS = {
         'head': {'type': 'LinearClsHead', 'num_classes': 5, 'in_channels': 64},
     },
 }
-SUPPORTED = [
-    (name, target)
-    for name in STUDENTS
-    for target in TARGETS
-    if name != 'resnet' or target not in ('timm', 'hf')
-]
+UNSUPPORTED = {('resnet', 'timm'), ('resnet', 'hf')}
+SLOW_TWINS = {('timm_backbone', 'onnx')}  # the same graph as timm_cnn's
+SUPPORTED = sorted({(name, target) for name in STUDENTS for target in TARGETS} - UNSUPPORTED - SLOW_TWINS)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def one_thread():
+    """Tiny networks gain nothing from more, and lose much where cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='module')
@@ -107,7 +113,7 @@ def test_target(folder, tmp_path, name, target):
     assert written['teacher'] == TEACHER and written['classes'] == list('abcde')
     assert written['checkpoint']['sha256'] == file_sha256(folder / f'{name}.pth')
     assert written['preprocessing']['size'] == [3, 32, 32]
-    assert written['preprocessing']['mean'] == pytest.approx(PREPROCESSOR['mean'])
+    assert written['preprocessing']['mean'] == PREPROCESSOR['mean']
     assert written['preprocessing']['channel_order'] == 'RGB'
     assert written['config']['name'] == f'{name}.py' and written['versions']['torch'] == torch.__version__
     for file, sha256 in written['files'].items():
@@ -151,7 +157,7 @@ def test_hf_folder_says_how_to_prepare_images(folder, tmp_path):
     certificate = export(folder / 'timm_cnn.py', folder / 'timm_cnn.pth', 'hf', tmp_path)
     config = json.loads((certificate.artefact.parent / 'config.json').read_text())
     assert config['architecture'] == 'test_efficientnet' and config['num_classes'] == 5
-    assert config['label_names'] == list('abcde')
+    assert config['label_names'] == list('abcde') and 'num_classes' not in config['model_args']
     assert config['pretrained_cfg']['mean'] == pytest.approx([0.485, 0.456, 0.406])
     assert config['pretrained_cfg']['input_size'] == [3, 32, 32]
 

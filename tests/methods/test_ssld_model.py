@@ -161,7 +161,7 @@ def test_train_statistics_are_those_of_the_batch_and_move():
     logits = model.teacher(images())['logits']
     reference = copy.deepcopy(network).train()
     reference.load_state_dict(before)
-    assert torch.allclose(logits, reference(images()), atol=1e-6)
+    torch.testing.assert_close(logits, reference(images()), rtol=1e-4, atol=1e-4)
     moved = {name for name, value in network.state_dict().items() if not value.equal(before[name])}
     assert moved and all('running_' in name or 'num_batches_tracked' in name for name in moved)
     model.eval()

@@ -51,7 +51,8 @@ def small_clip(tmp_path_factory):
     """A two-block CLIP, registered with open_clip for these tests."""
     folder = tmp_path_factory.mktemp('clip')
     (folder / 'vfd-test-clip.json').write_text(
-        '{"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},'
+        '{"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, '
+        '"head_width": 32},'
         ' "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}'
     )
     open_clip.add_model_config(folder)

@@ -29,18 +29,22 @@ def repair() -> None:
     import numpy as np
     from mmengine.logging.history_buffer import HistoryBuffer
 
-    multiarray = getattr(np, '_core', None) or np.core
-    rebuild, scalar = multiarray.multiarray._reconstruct, multiarray.multiarray.scalar
-    allowed: list[Any] = [
-        HistoryBuffer,
-        (statistic_of, 'builtins.getattr'),
-        np.ndarray,
-        np.dtype,
-        *{type(np.dtype(number)) for number in _NUMBER_TYPES},
-    ]
+    core = getattr(np, '_core', None) or np.core
+    multiarray = core.multiarray
+    allowed: dict[str, Any] = {
+        'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+        'builtins.getattr': statistic_of,
+        'numpy.ndarray': np.ndarray,
+        'numpy.dtype': np.dtype,
+    }
+    for number in _NUMBER_TYPES:
+        kind = type(np.dtype(number))
+        allowed[f'{kind.__module__}.{kind.__name__}'] = kind
     for package in ('numpy.core', 'numpy._core'):  # files written with NumPy 1 and with NumPy 2
-        allowed += [(rebuild, f'{package}.multiarray._reconstruct'), (scalar, f'{package}.multiarray.scalar')]
-    torch.serialization.add_safe_globals(allowed)
+        allowed[f'{package}.multiarray._reconstruct'] = multiarray._reconstruct
+        allowed[f'{package}.multiarray.scalar'] = multiarray.scalar
+    # By name: the forks' loader takes the bare objects off torch's list again after each file it reads.
+    torch.serialization.add_safe_globals([(allowed[name], name) for name in allowed])
 
 
 def statistic_of(owner: Any, name: str) -> Any:

@@ -7,12 +7,13 @@ brings a newer one)::
     >>> get_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
     ModuleNotFoundError: No module named 'pkg_resources'
 
-And the name of the distribution is looked up, which differs in the onedl-* forks::
+And both mmengine and its onedl-* fork go by the name of a distribution, which is another one in the forks::
 
     >>> get_config('mmseg::fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py')
     PackageNotFoundError: ... Cannot determine installed path for mmsegmentation
 
-The functions here ask the import system instead, so they answer for the package that an import would give.
+or which, with originals and forks on one path, lies in another folder than the module that an import gives.
+The functions here take the place of mmengine's and ask the import system.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ _HOLDERS = ('mmengine.utils.package_utils', 'mmengine.utils', 'mmengine.config.c
 
 
 def repair() -> None:
-    """Mend mmengine's package look-up where it is broken."""
-    _use_module_names_for_forks()
-    if _needs_pkg_resources():
-        for holder in _HOLDERS:
-            module = sys.modules.get(holder)
-            for function in (is_installed, get_installed_path, package2module):
-                if hasattr(module, function.__name__):
-                    setattr(module, function.__name__, function)
+    """Replace mmengine's package look-up."""
+    import mmengine.config  # noqa: F401  (the holders, but the hub, which takes over what is replaced here)
+
+    for holder in _HOLDERS:
+        module = sys.modules.get(holder)
+        for function in (is_installed, get_installed_path, package2module):
+            if hasattr(module, function.__name__):
+                setattr(module, function.__name__, function)
 
 
 def is_installed(package: str) -> bool:
@@ -43,7 +44,13 @@ def is_installed(package: str) -> bool:
     Args:
         package: The name of a distribution or of a module.
     """
-    return _has_distribution(package) or _package_folder(package) is not None
+    if _package_folder(_known_module(package)) is not None:
+        return True
+    try:
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def get_installed_path(package: str) -> str:
@@ -55,58 +62,33 @@ def get_installed_path(package: str) -> str:
     Raises:
         importlib.metadata.PackageNotFoundError: There is no such package.
     """
-    folder = _package_folder(package) or _package_folder(package2module(package))
+    folder = _package_folder(_known_module(package)) or _package_folder(package2module(package))
     if folder is None:
         raise importlib.metadata.PackageNotFoundError(package)
     return str(folder)
 
 
 def package2module(package: str) -> str:
-    """The importable name of a distribution: ``'mmsegmentation'`` -> ``'mmseg'``.
+    """The importable name of an installed distribution: ``'mmsegmentation'`` -> ``'mmseg'``.
 
     Raises:
         importlib.metadata.PackageNotFoundError: There is no such distribution.
         ValueError: Its metadata do not name a module.
     """
-    from mmengine.config.utils import MODULE2PACKAGE
-
-    for module, distribution in MODULE2PACKAGE.items():
-        if distribution == package:
-            return module
+    module = _known_module(package)
+    if module != package:
+        return module
     names = importlib.metadata.distribution(package).read_text('top_level.txt')
     if not names:
         raise ValueError(f'can not infer the module name of {package}')
     return names.split()[0]
 
 
-def _use_module_names_for_forks() -> None:
-    """Where a module is there but its usual distribution is not, look it up by the module's name."""
+def _known_module(package: str) -> str:
+    """The module of an OpenMMLab distribution; the name itself for everything else."""
     from mmengine.config.utils import MODULE2PACKAGE
 
-    for module, distribution in MODULE2PACKAGE.items():
-        if not _has_distribution(distribution) and _package_folder(module) is not None:
-            MODULE2PACKAGE[module] = module
-
-
-def _needs_pkg_resources() -> bool:
-    """Whether the installed mmengine fails for want of ``pkg_resources``."""
-    if importlib.util.find_spec('pkg_resources') is not None:
-        return False
-    from mmengine.utils import package_utils
-
-    try:
-        package_utils.is_installed('mmengine')
-    except ModuleNotFoundError:
-        return True
-    return False
-
-
-def _has_distribution(name: str) -> bool:
-    try:
-        importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    return next((m for m, distribution in MODULE2PACKAGE.items() if distribution == package), package)
 
 
 def _package_folder(module: str) -> Path | None:

@@ -90,6 +90,7 @@ class StreamLoader(DataLoader):
         self.training = training
         self.strict = strict
         self.seconds = 0.0
+        self._running: list[list] = []
         own_batches = loader.batch_size is None
         sampler: Any = loader.batch_sampler if own_batches else loader.sampler
         if training:
@@ -127,22 +128,37 @@ class StreamLoader(DataLoader):
         """Say where the next iteration starts: pass over the data, and batches of it (per rank) that are done."""
         self.draws.seek(epoch, batches * (self.batch_size or 1))
 
+    def close(self) -> None:
+        """End the workers now, of a loop that was left by an error as well.
+
+        Left to the garbage collector, which breaks up torch's iterator in any order, each worker would be waited for
+        in vain for five seconds.
+        """
+        self._iterator = None
+        for running in self._running:
+            running.clear()
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         given = 0
-        batches = super().__iter__()
-        while True:
-            begun = time.perf_counter()
-            collated = next(batches, None)
-            self.seconds += time.perf_counter() - begun
-            if collated is None:
-                break
-            batch, bad, error = collated
-            if error is not None:
-                raise (BadDataError if bad and self.strict else UserError)(error)
-            self.bad_data.add(bad)
-            if batch is not None:  # a batch of an evaluation may have lost all its samples
-                given += 1
-                yield batch
+        running = [super().__iter__()]  # the only reference
+        self._running.append(running)
+        try:
+            while True:
+                begun = time.perf_counter()
+                collated = next(running[0], None)
+                self.seconds += time.perf_counter() - begun
+                if collated is None:
+                    break
+                batch, bad, error = collated
+                if error is not None:
+                    raise (BadDataError if bad and self.strict else UserError)(error)
+                self.bad_data.add(bad)
+                if batch is not None:  # a batch of an evaluation may have lost all its samples
+                    given += 1
+                    yield batch
+        finally:
+            running.clear()
+            self._running.remove(running)
         if not given and not self.training:
             raise UserError(
                 f'none of the {len(self.stream)} samples of {_describe(self.stream.dataset)} can be used'

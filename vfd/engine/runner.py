@@ -155,6 +155,9 @@ class Runner(_Runner):
             return super().train()
         finally:
             self.call_hook('on_exit')
+            for loop in (self._train_loop, self._val_loop):
+                if isinstance(getattr(loop, 'dataloader', None), StreamLoader):
+                    loop.dataloader.close()
 
     # --- resuming
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -124,15 +125,24 @@ def preprocessing(student: LiveStudent, images: torch.Tensor) -> dict[str, Any]:
     return {
         'input': '(pixel - mean) / std for pixels in 0..255, float32, (batch, channel, height, width)',
         'size': list(images.shape[1:]),
-        'mean': list(normalization.mean),
-        'std': list(normalization.std),
+        'mean': [_decimal(value) for value in normalization.mean],
+        'std': [_decimal(value) for value in normalization.std],
         'channel_order': 'RGB' if normalization.rgb else 'BGR',
     }
 
 
+def _decimal(value: float) -> float:
+    """The short decimal that was rounded to float32 when the preprocessor stored it."""
+    return float(f'{value:.7g}')
+
+
 def versions(target: str) -> dict[str, str]:
     """Versions of vfd, torch, timm and the target's own packages."""
-    own = {'onnx': ('onnx', 'onnxscript', 'onnxruntime'), 'mmpretrain': ('mmpretrain', 'mmengine')}
+    own: dict[str, tuple[str, ...]] = {'hf': ('transformers',)}
+    own |= {'onnx': ('onnx', 'onnxscript', 'onnxruntime'), 'mmpretrain': ('mmpretrain', 'mmengine')}
     names = ('timm', 'safetensors', *own.get(target, ()))
-    found = {name: metadata.version(name) for name in names}
-    return {'vfd': vfd.__version__, 'torch': str(torch.__version__)} | found
+    found = {'vfd': vfd.__version__, 'torch': str(torch.__version__)}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # transformers is optional
+            found[name] = metadata.version(name)
+    return found

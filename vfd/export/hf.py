@@ -1,8 +1,13 @@
-"""Hugging Face: a folder with ``config.json`` and ``model.safetensors``, as timm publishes its models."""
+"""Hugging Face: a folder with ``config.json`` and ``model.safetensors``, as timm publishes its models.
+
+timm reads it (``local-dir:``), and so does ``transformers.AutoModelForImageClassification.from_pretrained``.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import timm
@@ -31,7 +36,11 @@ def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
     config: dict = {'pretrained_cfg': {'mean': mean, 'std': std, 'input_size': tuple(images.shape[1:])}}
     if student.classes:
         config['label_names'] = student.classes
-    save_config_for_hf(form.network, str(folder / 'config.json'), model_config=config, model_args=form.args)
+    config_path = folder / 'config.json'
+    save_config_for_hf(form.network, str(config_path), model_config=config, model_args=form.args)
+    written = json.loads(config_path.read_text())
+    written.get('model_args', {}).pop('num_classes', None)  # transformers takes it from the top level, once
+    config_path.write_text(json.dumps(written, indent=2) + '\n', encoding='utf-8')
     return path
 
 
@@ -41,10 +50,24 @@ def annotate(artefact: Path, text: str) -> None:
 
 
 def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Tensor]:
-    """Let timm read the folder, as it reads one of the hub."""
+    """Let transformers read the folder where it is installed, else timm, as they read one of the hub."""
+    if _has_transformers():
+        from transformers import AutoModelForImageClassification
+
+        model = AutoModelForImageClassification.from_pretrained(artefact.parent).eval()
+        return lambda images: model(images).logits
     return timm.create_model(f'local-dir:{artefact.parent}', pretrained=True).eval()
 
 
 def snippet(artefact: Path, student: LiveStudent) -> str:
     """The line that loads it."""
     return f"import timm\nmodel = timm.create_model('local-dir:{artefact.parent}', pretrained=True).eval()"
+
+
+def _has_transformers() -> bool:
+    """Whether a transformers is installed that knows timm's folders (4.48 and later)."""
+    try:
+        major, minor = metadata.version('transformers').split('.')[:2]
+    except metadata.PackageNotFoundError:
+        return False
+    return (int(major), int(minor)) >= (4, 48)

@@ -57,6 +57,11 @@ class CheckpointHook(MMCheckpointHook):
         ):
             self.backend_args = {'backend': 'vfd_atomic'}
         super().before_train(runner)
+        if is_main_process() and Path(self.out_dir).is_dir():
+            for unfinished in Path(self.out_dir).glob(
+                '.*.tmp.pth'
+            ):  # of a run that was killed while it saved
+                unfinished.unlink()
         self._saved_at: Any = None
         self._ranks: list[dict] | None = None
 

@@ -81,12 +81,12 @@ class InterruptHook(Hook):
         position = runner.train_loop.position
         if savers:
             path = savers[0].save_interrupted(runner)
-            runner.logger.info(
+            runner.logger.warning(
                 f'interrupted after iteration {position.iter}, saved to {path}. '
                 'Continue with the same command and --resume'
             )
         else:
-            runner.logger.info(
+            runner.logger.warning(
                 f'interrupted after iteration {position.iter}; this run has no checkpoint hook'
             )
         runner.visualizer.close()

@@ -105,7 +105,7 @@ def _losses(outputs: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _not_finite(losses: list[tuple[str, Tensor]]) -> dict[str, float]:
-    return {name: float(value.sum()) for name, value in losses if not torch.isfinite(value).all()}
+    return {name: value.detach().sum().item() for name, value in losses if not torch.isfinite(value).all()}
 
 
 def batch_files(data_batch: Any) -> list[str]:
