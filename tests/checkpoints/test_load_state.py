@@ -226,3 +226,25 @@ def test_zip_of_something_else(tmp_path):
         archive.writestr('readme.txt', 'hi')
     with pytest.raises(UserError, match='zip archive'):
         load_state(tmp_path / 'a.zip')
+
+
+def test_flipped_bytes_give_one_clear_error(tmp_path):
+    """Whatever a damaged file makes the parsers raise, the user reads a UserError, or harmless values."""
+    torch.save({'state_dict': small_state()}, tmp_path / 'zip')
+    torch.save(small_state(), tmp_path / 'old', _use_new_zipfile_serialization=False)
+    save_file(small_state(), tmp_path / 'safe')
+    np.savez(tmp_path / 'n.npz', a=np.arange(9))
+    (tmp_path / 'pickle').write_bytes(pickle.dumps({k: v.numpy() for k, v in small_state().items()}))
+    rng = np.random.default_rng(0)
+    refused = 0
+    for name in ('zip', 'old', 'safe', 'n.npz', 'pickle'):
+        whole = np.frombuffer((tmp_path / name).read_bytes(), np.uint8)
+        for _ in range(60):
+            damaged = whole.copy()
+            damaged[rng.integers(0, len(whole), 6)] = rng.integers(0, 256, 6)
+            (tmp_path / 'damaged').write_bytes(damaged.tobytes())
+            try:
+                load_state(tmp_path / 'damaged')
+            except UserError:
+                refused += 1
+    assert refused > 150

@@ -3,6 +3,8 @@
 The configs are the packages' own (``mmdet::...``), thinned and without pretrained weights.
 """
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -50,8 +52,8 @@ def model_config(name):
 
 def one_step_and_predict(config, data, scope):
     """Train one iteration, check loss and gradients, and return the predictions of the model."""
-    registry = __import__(f'{scope}.registry', fromlist=['MODELS'])
-    __import__(f'{scope}.utils', fromlist=['_']).register_all_modules(init_default_scope=False)
+    registry = importlib.import_module(f'{scope}.registry')
+    importlib.import_module(f'{scope}.utils').register_all_modules(init_default_scope=False)
     with DefaultScope.overwrite_default_scope(scope):
         model = registry.MODELS.build(config)
         model.init_weights()
@@ -228,7 +230,6 @@ def test_vit_classifier():
         drop_path_rate=0.0,
     )
     config.head.update(in_channels=48, num_classes=5)
-    config.train_cfg.augments[0].alpha = 0.8
     from mmpretrain.structures import DataSample
 
     samples = [DataSample().set_gt_label(label) for label in (1, 4)]

@@ -194,9 +194,11 @@ class ByLabel(BatchSampler):
         yield from (group for group in waiting.values() if group)
 
 
+@pytest.mark.parametrize('workers', [0, 2])
 @pytest.mark.parametrize('loop', [{}, {'by_epoch': False, 'length': 14, 'sampler': 'DefaultSampler'}])
-def test_batch_samplers_resume_too(loop, toy, tmp_path):
-    options = {'loader': {'batch_sampler': {'type': ByLabel}}, 'every': 5, 'val': False, **loop}
+def test_batch_samplers_resume_too(loop, workers, toy, tmp_path):
+    loader = {'batch_sampler': {'type': ByLabel}, 'persistent_workers': workers > 0}
+    options = {'loader': loader, 'workers': workers, 'every': 5, 'val': False, **loop}
     whole = toy.train(tmp_path / 'whole', **options)
     for batch in whole['files'].values():
         assert len({int(name[4:-4]) % 3 for name in batch}) == 1

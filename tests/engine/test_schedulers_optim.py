@@ -36,7 +36,8 @@ def published(epochs: int, steps: int, lr: float, warmup: float) -> list[float]:
     rise = round(warmup * steps)
     rising = [lr * i / rise for i in range(rise)]
     falling = [
-        lr / 2 * (1 + math.cos(math.pi * (i - rise) / ((epochs - warmup) * steps))) for i in range(rise, epochs * steps)
+        lr / 2 * (1 + math.cos(math.pi * (i - rise) / ((epochs - warmup) * steps)))
+        for i in range(rise, epochs * steps)
     ]
     return rising + falling
 
@@ -46,12 +47,22 @@ def published(epochs: int, steps: int, lr: float, warmup: float) -> list[float]:
 
 @pytest.mark.parametrize(
     ('epochs', 'steps', 'lr', 'warmup'),
-    [(6, 5, 0.4, 2), (10, 3, 1.3, 5), (4, 4, 0.05, 0), (3, 7, 0.1, 0.5), (5, 10, 2.0, 1.25), (3, 4, 1.0, 3), (2, 6, 1.0, 9)],
+    [
+        (6, 5, 0.4, 2),
+        (10, 3, 1.3, 5),
+        (4, 4, 0.05, 0),
+        (3, 7, 0.1, 0.5),  # round(3.5) = 4
+        (5, 10, 2.0, 1.25),  # round(12.5) = 12
+        (3, 4, 1.0, 3),
+        (2, 6, 1.0, 9),  # longer than the training
+    ],
 )
 def test_the_published_sequence(epochs, steps, lr, warmup):
     optim = optimizer(lr)
     scheduler = WarmupCosineByIter.build_iter_from_epoch(optim, warmup=warmup, end=epochs, epoch_length=steps)
-    assert values(optim, scheduler, epochs * steps) == pytest.approx(published(epochs, steps, lr, warmup), abs=1e-12)
+    assert values(optim, scheduler, epochs * steps) == pytest.approx(
+        published(epochs, steps, lr, warmup), abs=1e-12
+    )
 
 
 def test_the_first_iteration_has_rate_zero_and_the_last_is_near_it():
@@ -98,7 +109,13 @@ def test_a_resumed_run_continues_exactly(stop):
 
 def test_mmengine_builds_it_from_epochs():
     scheduler = PARAM_SCHEDULERS.build(
-        {'type': 'vfd.WarmupCosineByIter', 'warmup': 5, 'end': 20, 'by_epoch': True, 'convert_to_iter_based': True},
+        {
+            'type': 'vfd.WarmupCosineByIter',
+            'warmup': 5,
+            'end': 20,
+            'by_epoch': True,
+            'convert_to_iter_based': True,
+        },
         default_args={'optimizer': optimizer(0.1), 'epoch_length': 7},
     )
     assert (scheduler.warmup, scheduler.end, scheduler.by_epoch) == (35, 140, False)
@@ -125,7 +142,8 @@ FIVE = [0.1, 0.2, 0.3, 0.4, 0.5]
 def rates(model: nn.Module, lr_mult_list=FIVE, **options) -> dict[str, float]:
     """The learning rate of every parameter, for a base rate of 1."""
     constructor = LayerwiseLrMultiplier(
-        {'optimizer': {'type': 'SGD', 'lr': 1.0, 'weight_decay': 1e-4}}, {'lr_mult_list': lr_mult_list, **options}
+        {'optimizer': {'type': 'SGD', 'lr': 1.0, 'weight_decay': 1e-4}},
+        {'lr_mult_list': lr_mult_list, **options},
     )
     wrapper = constructor(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -170,7 +188,13 @@ def test_a_student_inside_a_distiller():
 
 
 def test_resnet_vd_of_mmpretrain():
-    backbone = {'type': 'ResNetV1d', 'depth': 50, 'stem_channels': 8, 'base_channels': 8, '_scope_': 'mmpretrain'}
+    backbone = {
+        'type': 'ResNetV1d',
+        'depth': 50,
+        'stem_channels': 8,
+        'base_channels': 8,
+        '_scope_': 'mmpretrain',
+    }
     head = {'type': 'LinearClsHead', 'num_classes': 3, 'in_channels': 256, '_scope_': 'mmpretrain'}
     model = MODELS.build({'type': 'mmpretrain.ImageClassifier', 'backbone': backbone, 'head': head})
     expected = {f'backbone.{begin}': rate for begin, rate in {'stem.': 0.1, **RESNET}.items()}
@@ -179,7 +203,9 @@ def test_resnet_vd_of_mmpretrain():
 
 def test_mobilenet_v3_of_timm_has_three_blocks_a_value():
     found = rates(on_meta('mobilenetv3_large_100'))
-    blocks = list(dict.fromkeys('.'.join(name.split('.')[:3]) for name in found if name.startswith('blocks.')))
+    blocks = list(
+        dict.fromkeys('.'.join(name.split('.')[:3]) for name in found if name.startswith('blocks.'))
+    )
     assert len(blocks) == 16  # fifteen, and the convolution that timm counts as the sixteenth
     expected = {f'{block}.': FIVE[min(index // 3, 4)] for index, block in enumerate(blocks)}
     check(found, {'conv_stem.': 0.1, 'bn1.': 0.1, 'conv_head.': 1.0, 'classifier.': 1.0, **expected})

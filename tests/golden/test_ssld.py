@@ -83,7 +83,9 @@ def check_feature_distance(case) -> None:
     for key in [key for key in case if not key.startswith('feat_') and not key.endswith('_grad')]:
         mode, act = key.rsplit('_', 1)
         student = torch.from_numpy(case['feat_student']).requires_grad_()
-        loss = feature_distance(student, torch.from_numpy(case['feat_teacher']), mode, None if act == 'None' else act)
+        loss = feature_distance(
+            student, torch.from_numpy(case['feat_teacher']), mode, None if act == 'None' else act
+        )
         loss.backward()
         np.testing.assert_allclose(loss.item(), case[key], rtol=0, atol=1e-9, err_msg=key)
         np.testing.assert_allclose(student.grad.numpy(), case[f'{key}_grad'], rtol=0, atol=1e-9, err_msg=key)

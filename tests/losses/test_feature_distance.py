@@ -31,7 +31,9 @@ def reference(student: np.ndarray, teacher: np.ndarray, mode: str, act: str | No
 def test_values_and_gradients(maps, mode, act):
     student, teacher = maps
     value = FeatureDistanceLoss(mode, act, loss_weight=0.5)(student, teacher)
-    assert value.item() == pytest.approx(0.5 * reference(student.numpy(), teacher.numpy(), mode, act), rel=1e-12)
+    assert value.item() == pytest.approx(
+        0.5 * reference(student.numpy(), teacher.numpy(), mode, act), rel=1e-12
+    )
     student = student.clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda s: feature_distance(s, teacher, mode, act), [student])
 

@@ -118,7 +118,9 @@ def test_js_is_symmetric_and_not_negative(act):
 def test_a_constant_added_to_a_row_changes_nothing(loss):
     student, teacher = logits(4, 9, seed=1), logits(4, 9, seed=2)
     shift = logits(4, 1, seed=3)
-    assert loss(student + shift, teacher - shift).item() == pytest.approx(loss(student, teacher).item(), rel=1e-12)
+    assert loss(student + shift, teacher - shift).item() == pytest.approx(
+        loss(student, teacher).item(), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize('loss', LOSSES)
@@ -126,7 +128,9 @@ def test_the_mean_of_rows(loss):
     student, teacher = logits(6, 9, seed=1), logits(6, 9, seed=2)
     rows = torch.stack([loss(s[None], t[None]) for s, t in zip(student, teacher, strict=True)])
     assert loss(student, teacher).item() == pytest.approx(rows.mean().item(), rel=1e-12)
-    assert loss(student.view(2, 3, 9), teacher.view(2, 3, 9)).item() == pytest.approx(rows.mean().item(), rel=1e-12)
+    assert loss(student.view(2, 3, 9), teacher.view(2, 3, 9)).item() == pytest.approx(
+        rows.mean().item(), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize('loss', LOSSES)

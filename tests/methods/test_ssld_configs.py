@@ -88,7 +88,12 @@ def pipelines(cfg) -> list[list[str]]:
 
 @pytest.mark.parametrize(
     ('begin', 'augmentation'),
-    [('ssld-stage', None), ('ssld-v2-', 'AutoAugment'), ('ssld-stage1_hgnet', 'RandAugment'), ('ssld_', None)],
+    [
+        ('ssld-stage', None),
+        ('ssld-v2-', 'AutoAugment'),
+        ('ssld-stage1_hgnet', 'RandAugment'),
+        ('ssld_', None),
+    ],
 )
 def test_augmentation_of_the_recipes(begin, augmentation):
     for path in FULL:
@@ -152,7 +157,9 @@ def folder(tmp_path, monkeypatch) -> Path:
             target = tmp_path / 'data/folder' / part / f'class{label}'
             target.mkdir(parents=True)
             for number in range(count):
-                Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(target / f'{number}.png')
+                Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(
+                    target / f'{number}.png'
+                )
     unlabelled = tmp_path / 'data/folder/unlabelled'
     unlabelled.mkdir()
     for number in range(6):

@@ -165,7 +165,9 @@ def test_train_statistics_are_those_of_the_batch_and_move():
     moved = {name for name, value in network.state_dict().items() if not value.equal(before[name])}
     assert moved and all('running_' in name or 'num_batches_tracked' in name for name in moved)
     model.eval()
-    assert any(module.training for module in network.modules())  # eval() of the model leaves the teacher alone
+    assert any(
+        module.training for module in network.modules()
+    )  # eval() of the model leaves the teacher alone
 
 
 def test_a_vision_transformer_teacher_is_in_eval_mode():
@@ -196,14 +198,18 @@ def test_predict_and_tensor_never_ask_the_teacher(mode):
 # ------------------------------------------------------------------------------------------- features, freezing
 
 
+MM_TEACHER = {
+    'type': 'vfd.Teacher',
+    'source': {'type': 'vfd.MMSource', 'model': MM_STUDENT},
+    'checkpoint': 'random',
+}
+
+
 @pytest.mark.parametrize(
     ('student', 'teacher', 'stage'),
-    [
-        (TIMM_STUDENT, teacher_config('test_resnet'), 3),
-        (MM_STUDENT, {'type': 'vfd.Teacher', 'source': {'type': 'vfd.MMSource', 'model': MM_STUDENT}, 'checkpoint': 'random'}, 1),
-    ],
+    [(TIMM_STUDENT, teacher_config('test_resnet'), 3), (MM_STUDENT, MM_TEACHER, 1)],
     ids=['timm', 'mmpretrain'],
-)  # fmt: skip
+)
 def test_a_feature_map_can_be_compared_as_well(student, teacher, stage):
     model = build(
         student,
@@ -259,7 +265,9 @@ def test_a_timm_student_is_saved_under_timms_names():
 
 
 def test_names_of_other_tools_load_too():
-    state = {name.replace('student.', 'student.model.'): value for name, value in build().state_dict().items()}
+    state = {
+        name.replace('student.', 'student.model.'): value for name, value in build().state_dict().items()
+    }
     build().load_state_dict(state)  # strict
 
 
@@ -277,10 +285,10 @@ def test_other_class_counts_are_refused_before_training(student):
     [
         ({'teacher': vit_teacher(), 'teacher_bn': 'train'}, 'no batch norm'),
         ({'teacher_bn': 'batch'}, 'not one of'),
-        ({'teacher': teacher_config(bn='eval'), 'teacher_bn': 'train'}, 'own config says'),
+        ({'teacher': teacher_config(bn='eval'), 'teacher_bn': 'train'}, 'teacher config says'),
         ({'feature_loss': {'type': 'vfd.FeatureDistanceLoss'}}, 'needs feature_tap'),
         ({'teacher': teacher_config(taps=['logits']), 'feature_tap': 'stage.3'}, r"lack \['stage.3'\]"),
-        ({'train_only': ['classifier.']}, 'the student has: conv1'),
+        ({'train_only': ['classifier.']}, 'there are: conv1'),
     ],
 )
 def test_contradictions_are_refused(options, message):

@@ -11,6 +11,7 @@ hashes are far apart.
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,9 +57,7 @@ class HashIndex:
         self.hashes = hashes.astype(np.uint64)
         self.max_distance = max_distance
         edges = [round(i * 64 / (max_distance + 1)) for i in range(max_distance + 2)]
-        self._bands = [
-            (start, (1 << (stop - start)) - 1) for start, stop in zip(edges, edges[1:], strict=False)
-        ]
+        self._bands = [(start, (1 << (stop - start)) - 1) for start, stop in itertools.pairwise(edges)]
         self._buckets: list[dict[int, list[int]]] = [{} for _ in self._bands]
         for row, value in enumerate(self.hashes.tolist()):
             for (start, mask), buckets in zip(self._bands, self._buckets, strict=True):
@@ -103,7 +102,7 @@ class SiftComparison:
 
     def __init__(self, min_matches: int) -> None:
         self.min_matches = min_matches
-        self._sift = cv2.SIFT_create(500)
+        self._sift = cv2.SIFT.create(500)
         self._matcher = cv2.BFMatcher(cv2.NORM_L2)
         self.features = functools.lru_cache(maxsize=256)(self._features)
 

@@ -52,10 +52,8 @@ class DrawSampler(Sampler):
             self.base.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Any]:
-        start, self._start = self._start, (0, 0)
-        return self._draws(*start)
-
-    def _draws(self, epoch: int, skip: int) -> Iterator[Any]:
+        # Read at the first item, not before: torch's loader makes two iterators and uses the second.
+        (epoch, skip), self._start = self._start, (0, 0)
         rank, world_size = get_dist_info()
         drawn = 0  # by this rank
         for position, item in enumerate(self.inner):

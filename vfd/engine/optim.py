@@ -53,10 +53,12 @@ class LayerwiseLrMultiplier(DefaultOptimWrapperConstructor):
                 f'LayerwiseLrMultiplier: lr_mult_list={values!r}, but five values >= 0 are needed. Write '
                 'paramwise_cfg=dict(lr_mult_list=[.1, .1, .2, .2, .3]) in optim_wrapper.'
             )
-        if self.base_lr is None:
+        base_lr = self.optimizer_cfg.get('lr')
+        if base_lr is None:
             raise UserError(
                 'LayerwiseLrMultiplier: the optimizer has no `lr`; write optimizer=dict(..., lr=...).'
             )
+        self.base_lr: float = base_lr
         self.lr_mult_list = [float(value) for value in values]
 
     def add_params(

@@ -81,7 +81,7 @@ class WarmupCosineByIter(LRSchedulerMixin, _ParamScheduler):
     @classmethod
     def build_iter_from_epoch(
         cls,
-        *args: Any,
+        optimizer: OptimizerType,
         warmup: float = 0,
         begin: int = 0,
         end: int = INF,
@@ -95,7 +95,7 @@ class WarmupCosineByIter(LRSchedulerMixin, _ParamScheduler):
         if end < INF:
             end = int(end * epoch_length)
         begin = int(begin * epoch_length)
-        return cls(*args, warmup=warmup * epoch_length, begin=begin, end=end, **kwargs)
+        return cls(optimizer, warmup=warmup * epoch_length, begin=begin, end=end, **kwargs)
 
     def _get_value(self) -> list[float]:
         factor = warmup_cosine(self.last_step, self.total, self.warmup)

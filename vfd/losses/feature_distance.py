@@ -33,7 +33,7 @@ def feature_distance(student: Tensor, teacher: Tensor, mode: str = 'l2', act: st
     """
     if student.shape != teacher.shape:
         raise UserError(
-            f'feature distance: the student\'s map is {tuple(student.shape)}, the teacher\'s {tuple(teacher.shape)}. '
+            f"feature distance: the student's map is {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}. "
             'Choose taps whose maps have one shape (this loss has no adapter).'
         )
     dtype = torch.promote_types(student.dtype, torch.float32)
@@ -57,10 +57,11 @@ class FeatureDistanceLoss(nn.Module):
 
     def __init__(self, mode: str = 'l2', act: str | None = None, loss_weight: float = 1.0) -> None:
         super().__init__()
-        for name, value, known in (('mode', mode, _DISTANCES), ('act', act, {None: None, **_ACTIVATIONS})):
-            if value not in known:
-                hint = did_you_mean(str(value), [str(word) for word in known])
-                raise UserError(f'FeatureDistanceLoss: {name}={value!r} is not one of {list(known)}{hint}')
+        if mode not in _DISTANCES:
+            hint = did_you_mean(mode, _DISTANCES)
+            raise UserError(f'FeatureDistanceLoss: mode={mode!r} is not one of {list(_DISTANCES)}{hint}')
+        if act is not None and act not in _ACTIVATIONS:
+            raise UserError(f'FeatureDistanceLoss: act={act!r} is not one of {[None, *_ACTIVATIONS]}')
         self.mode, self.act, self.loss_weight = mode, act, loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -118,7 +118,9 @@ class SSLDLoss(nn.Module):
         }
         if any(unused.values()):
             names = ', '.join(name for name, wrong in unused.items() if wrong)
-            raise UserError(f'SSLDLoss: mode={mode!r} has no setting {names}; remove it or choose another mode.')
+            raise UserError(
+                f'SSLDLoss: mode={mode!r} has no setting {names}; remove it or choose another mode.'
+            )
         for name, value in (('eps', eps), ('temperature', temperature)):
             if value is not None and value <= 0:
                 raise UserError(f'SSLDLoss: {name}={value} must be positive.')
@@ -152,7 +154,7 @@ def _check_shapes(student_logits: Tensor, teacher_logits: Tensor) -> None:
     if student_logits.shape != teacher_logits.shape:
         raise UserError(
             f'The student answers {tuple(student_logits.shape)}, the teacher {tuple(teacher_logits.shape)}. Both need '
-            'the same classes: set the student\'s num_classes to the teacher\'s.'
+            "the same classes: set the student's num_classes to the teacher's."
         )
 
 

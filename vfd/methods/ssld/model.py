@@ -71,16 +71,19 @@ class SSLDDistiller(Distiller):
         taps = ('logits',) if feature_tap is None else ('logits', feature_tap)
         teacher = {'taps': taps, **teacher}
         if missing := [tap for tap in taps if tap not in teacher['taps']]:
-            raise UserError(f'SSLDDistiller: the teacher\'s taps {list(teacher["taps"])} lack {missing}; add them.')
+            raise UserError(
+                f'SSLDDistiller: the taps of the teacher, {list(teacher["taps"])}, lack {missing}.'
+            )
         if feature_loss is not None and feature_tap is None:
-            raise UserError('SSLDDistiller: feature_loss needs feature_tap, for example feature_tap="stage.3".')
+            raise UserError('SSLDDistiller: feature_loss needs feature_tap, for example "stage.3".')
         super().__init__(student, teacher, data_preprocessor, init_cfg)
         keep_timm_names(self.student)
         if getattr(self.data_preprocessor, 'batch_augments', None) is None:  # mixup and the like need labels
             self.data_preprocessor.register_forward_pre_hook(_drop_labels, with_kwargs=True)
         self.distill_loss = MODELS.build(distill_loss or {'type': 'vfd.SSLDLoss'})
         self.feature_tap = feature_tap
-        self.feature_loss = MODELS.build(feature_loss or {'type': 'vfd.FeatureDistanceLoss'}) if feature_tap else None
+        feature_loss = feature_loss or {'type': 'vfd.FeatureDistanceLoss'}
+        self.feature_loss = MODELS.build(feature_loss) if feature_tap else None
         self.teacher.bn = self._teacher_bn(teacher_bn, teacher.get('bn'))
         self.teacher.train()
         self._check_classes()
@@ -116,8 +119,9 @@ class SSLDDistiller(Distiller):
 
     def _student_logits_and_map(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Both from one forward pass: (B, C) and (B, D, h, w)."""
+        assert self.feature_tap is not None
         stage = int(self.feature_tap.partition('.')[2])
-        if hasattr(self.student, 'backbone'):  # mmpretrain's ImageClassifier: the stage-th output of the backbone
+        if hasattr(self.student, 'backbone'):  # mmpretrain's ImageClassifier: an output of the backbone
             maps = self.student.extract_feat(inputs, stage='backbone')
             features = self.student.neck(maps) if self.student.with_neck else maps
             return self.student.head(features), maps[stage]
@@ -129,10 +133,12 @@ class SSLDDistiller(Distiller):
         if asked not in (None, 'train', 'eval'):
             raise UserError(f'SSLDDistiller: teacher_bn={asked!r} is not one of "train", "eval".')
         if asked and in_config and asked != in_config:
-            raise UserError(f'SSLDDistiller: teacher_bn="{asked}", but the teacher\'s own config says bn="{in_config}".')
+            raise UserError(
+                f'SSLDDistiller: teacher_bn="{asked}", but the teacher config says bn="{in_config}".'
+            )
         wanted = asked or in_config
         if wanted == 'train' and not self.teacher.has_batch_norm:
-            raise UserError('SSLDDistiller: teacher_bn="train", but this teacher has no batch norm; leave it out.')
+            raise UserError('SSLDDistiller: teacher_bn="train", but the teacher has no batch norm.')
         return wanted or ('train' if self.teacher.has_batch_norm else 'eval')
 
     def _check_classes(self) -> None:
@@ -140,8 +146,8 @@ class SSLDDistiller(Distiller):
         ours, theirs = getattr(head, 'num_classes', None), self.teacher.num_classes
         if ours is not None and theirs is not None and ours != theirs:
             raise UserError(
-                f'The student has {ours} classes, the teacher {theirs}. SSLD compares their outputs class by class: '
-                f'set the student\'s num_classes={theirs}, or give a teacher that was fine-tuned on your {ours} classes.'
+                f'The student has {ours} classes, the teacher {theirs}. SSLD compares outputs class by class: set '
+                f"the student's num_classes={theirs}, or give a teacher that was fine-tuned on your {ours} classes."
             )
 
     def _freeze(self, train_only: Sequence[str] | None) -> None:
@@ -151,12 +157,12 @@ class SSLDDistiller(Distiller):
         names = {name: name.removeprefix('model.') for name, _ in self.student.named_modules()}
         names |= {name: name.removeprefix('model.') for name, _ in self.student.named_parameters()}
         begins = tuple(train_only)
-        parameters = {name: parameter for name, parameter in self.student.named_parameters()}
+        parameters = dict(self.student.named_parameters())
         for name, parameter in parameters.items():
             parameter.requires_grad_(names[name].startswith(begins))
         if not any(parameter.requires_grad for parameter in parameters.values()):
             tops = ', '.join(dict.fromkeys(names[name].split('.')[0] for name in parameters))
-            raise UserError(f'SSLDDistiller: no parameter begins with {list(begins)}; the student has: {tops}.')
+            raise UserError(f'SSLDDistiller: no parameter begins with {list(begins)}; there are: {tops}.')
         self._frozen_norms = [
             module
             for name, module in self.student.named_modules()

@@ -1,0 +1,56 @@
+"""Every method is complete: README, configs, metafile, golden test, training test, documentation."""
+
+import re
+
+import pytest
+import yaml
+from house_pages import ROOT
+
+METHODS = sorted(path.parent.name for path in ROOT.glob('vfd/methods/*/__init__.py'))
+
+
+def test_there_is_a_method():
+    assert METHODS
+
+
+def test_no_folder_is_half_a_method():
+    folders = {path.name for path in ROOT.glob('vfd/methods/*/') if not path.name.startswith('_')}
+    assert folders == set(METHODS)
+
+
+@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('subject', ['paper', 'formula', 'settings', 'limits'])
+def test_readme_has_its_sections(name, subject):
+    headings = re.findall(r'^#+ .*$', (ROOT / f'vfd/methods/{name}/README.md').read_text(), re.MULTILINE)
+    assert any(subject in heading.lower() for heading in headings), headings
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_configs_and_metafile(name):
+    folder = ROOT / 'configs' / name
+    configs = {path.relative_to(ROOT).as_posix() for path in folder.glob('*.py')}
+    assert configs
+    metafile = yaml.safe_load((folder / 'metafile.yml').read_text())
+    (collection,) = metafile['Collections']
+    assert collection['Paper']['Title'] and collection['Paper']['URL'].startswith('https://')
+    assert (ROOT / collection['README']) == ROOT / f'vfd/methods/{name}/README.md'
+    named = [model['Config'] for model in metafile['Models']]
+    assert named and len(set(named)) == len(named) and set(named) <= configs
+    assert {model['In Collection'] for model in metafile['Models']} == {collection['Name']}
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_golden_and_training_tests(name):
+    golden = (ROOT / f'tests/golden/test_{name}.py').read_text()
+    assert re.search(r'^def test_', golden, re.MULTILINE)
+    assert [
+        file for file in (ROOT / f'tests/golden/data/{name}').iterdir() if file.suffix in ('.npz', '.json')
+    ]
+    tests = ''.join(file.read_text() for file in ROOT.glob(f'tests/methods/test_{name}*.py'))
+    assert re.search(r'^def test_\w*train_a_moment', tests, re.MULTILINE)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_documentation(name):
+    assert f'- methods/{name}.md\n' in (ROOT / 'mkdocs.yml').read_text()
+    assert f'(vfd/methods/{name}/README.md)' in (ROOT / 'README.md').read_text()
