@@ -153,7 +153,7 @@ class TakeTurns(Hook):
         begun = time.perf_counter()
         loss = self.bare.step()
         self.baseline.append(time.perf_counter() - begun)
-        self.differences.append(abs(loss - float(outputs['loss'])))
+        self.differences.append(abs(loss - outputs['loss'].item()))
         self.begun = time.perf_counter()
 
     def after_train(self, runner) -> None:

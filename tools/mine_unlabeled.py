@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Mine unlabelled images: ``python tools/mine_unlabeled.py CONFIG --images FOLDER --k 1000 --out list.txt``.
 
-Run it again after an interruption and it goes on; run it under torchrun or srun and the ranks share the pool.
+Run it again after an interruption and it goes on; with ``--launcher pytorch`` (torchrun) or ``slurm`` (srun)
+the ranks share the pool.
 """
 
 import argparse
@@ -36,6 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument('--crop-pct', type=float, default=0.875)
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--workers', type=int, default=2)
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
     parser.add_argument('--device', help='for example cuda:0 or cpu')
     parser.add_argument('--max-hash-distance', type=int, default=8, help='of 64 bits (project default 8)')
     parser.add_argument(

@@ -42,7 +42,9 @@ def place(tmp_path_factory) -> Path:
         (data / f'test/{label}').mkdir(parents=True)
         cv2.imwrite(str(data / f'test/{label}/0.png'), rng.integers(0, 256, (28, 28), dtype=np.uint8))
     # Keys are relative to the data set's folder.
-    writer = StoreWriter(root / 'work_dirs/quickstart/fashion-mnist/targets', {'logits': ('float32', (10,))}, {})
+    writer = StoreWriter(
+        root / 'work_dirs/quickstart/fashion-mnist/targets', {'logits': ('float32', (10,))}, {}
+    )
     writer.append([f'unlabelled/{n}' for n in names], logits=rng.normal(size=(60, 10)).astype(np.float32))
     writer.close()
     return root
@@ -51,7 +53,9 @@ def place(tmp_path_factory) -> Path:
 def start(place: Path, work_dir: Path, *more: str) -> subprocess.Popen:
     command = [sys.executable, ROOT / 'tools/train.py', CONFIG, '--work-dir', work_dir, *more, *OPTIONS]
     log = (place / f'{work_dir.name}.log').open('a')
-    return subprocess.Popen(command, cwd=place, stdout=log, stderr=log, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    return subprocess.Popen(
+        command, cwd=place, stdout=log, stderr=log, env={**os.environ, 'OMP_NUM_THREADS': '1'}
+    )
 
 
 def weights(work_dir: Path) -> dict[str, torch.Tensor]:

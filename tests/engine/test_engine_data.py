@@ -1,7 +1,9 @@
 """Samples: bad ones, wrapped data sets, batch samplers."""
 
+import contextlib
 import copy
 import errno
+import multiprocessing
 import pickle
 
 import pytest
@@ -39,6 +41,18 @@ def test_bad_samples_are_replaced_counted_and_named(workers, toy, tmp_path, capl
 
 def test_replacements_depend_on_the_draw_alone(toy, tmp_path):
     toy.assert_same(toy.train(tmp_path / 'a', **BAD), toy.train(tmp_path / 'b', workers=2, **BAD))
+
+
+@pytest.mark.parametrize('loop', [{}, {'by_epoch': False, 'length': 5}], ids=['epoch', 'iterations'])
+@pytest.mark.parametrize('nan_at', [None, 3], ids=['finished', 'failed'])
+@pytest.mark.parametrize('persistent', [False, True])
+def test_no_worker_outlives_the_training(persistent, nan_at, loop, toy, tmp_path):
+    runner = toy.make_runner(
+        tmp_path, workers=2, nan_at=nan_at, loader={'persistent_workers': persistent}, **loop
+    )
+    with contextlib.suppress(UserError):
+        runner.train()
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize('workers', [0, 2])

@@ -5,7 +5,9 @@ import signal
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 
+from vfd.engine import NonFiniteHook
 from vfd.engine.distributed import _environment_from_slurm
 
 PLAIN = {'dropout': 0.0, 'queue': 0.0, 'val': False}
@@ -58,6 +60,33 @@ def test_killed_processes_continue_exactly(toy, tmp_path):
             toy.assert_same(before[key], after[key], key)
 
 
+class SignalOneRank(Hook):
+    """Interrupts only the second process."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 2 and runner.rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_interrupted_processes_stop_at_the_same_step(toy, tmp_path):
+    options = {
+        'batch_size': 2,
+        'launcher': 'pytorch',
+        'by_epoch': False,
+        'every': 100,
+        'length': 12,
+        'val': False,
+    }
+    whole = toy.run_ranks(toy.train, tmp_path / 'out', 2, tmp_path / 'whole', **options)
+    toy.run_ranks(
+        toy.train, tmp_path / 'no', 2, tmp_path / 'run', code=130, custom_hooks=[SignalOneRank()], **options
+    )
+    rest = toy.run_ranks(toy.train, tmp_path / 'rest', 2, tmp_path / 'run', resume=True, **options)
+    for before, after in zip(whole, rest, strict=True):
+        assert sorted(after['losses']) == [10, 11]
+        toy.assert_same(before['weights'], after['weights'])
+
+
 def test_a_bad_loss_of_one_process_skips_the_step_of_all(toy, tmp_path):
     ranks = toy.run_ranks(_train_with_one_nan, tmp_path / 'out', 2, toy, tmp_path / 'run')
     for rank in ranks:
@@ -67,7 +96,7 @@ def test_a_bad_loss_of_one_process_skips_the_step_of_all(toy, tmp_path):
 
 def _train_with_one_nan(toy, work_dir):
     nan_at = 4 if os.environ['RANK'] == '1' else None
-    hooks = {'non_finite': {'type': 'vfd.NonFiniteHook', 'action': 'skip'}}
+    hooks = {'non_finite': {'type': NonFiniteHook, 'action': 'skip'}}
     return toy.train(
         work_dir, length=1, nan_at=nan_at, hooks=hooks, batch_size=2, launcher='pytorch', **PLAIN
     )

@@ -13,7 +13,7 @@ import torch
 from mmengine.hooks import Hook
 from rich.console import Console
 
-from vfd.engine import ProgressHook
+from vfd.engine import NonFiniteHook, ProgressHook
 from vfd.errors import UserError
 
 TOY = Path(__file__).with_name('engine_toy.py')
@@ -106,7 +106,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(toy, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_can_be_skipped(toy, tmp_path):
-    hooks = {'non_finite': {'type': 'vfd.NonFiniteHook', 'action': 'skip'}}
+    hooks = {'non_finite': {'type': NonFiniteHook, 'action': 'skip'}}
     run = toy.train(tmp_path, nan_at=5, hooks=hooks)
     assert [iteration for iteration, loss in run['losses'].items() if loss is None] == [4]
     assert all(torch.isfinite(value).all() for value in run['weights'].values())
@@ -114,8 +114,6 @@ def test_a_loss_that_is_not_finite_can_be_skipped(toy, tmp_path):
 
 
 def test_skipping_is_an_action():
-    from vfd.engine import NonFiniteHook
-
     with pytest.raises(UserError, match='expected "stop" or "skip"'):
         NonFiniteHook(action='ignore')
 
@@ -149,7 +147,7 @@ class SlowTeacher(Hook):
 
 def test_time_shares(toy, tmp_path):
     runner = toy.make_runner(
-        tmp_path, length=1, hooks={'progress': {'type': 'vfd.ProgressHook', 'interval': 3}}, val=False
+        tmp_path, length=1, hooks={'progress': {'type': ProgressHook, 'interval': 3}}, val=False
     )
     runner.model.teacher = Teacher()
     runner.register_hook(SlowTeacher())

@@ -55,7 +55,9 @@ def test_extras_exist():
 def test_own_training_from_dry_run_to_export(user_folder, user_command, monkeypatch):
     """As printed, but for fewer and smaller steps."""
     work = user_folder / 'work_dirs/mine'
-    dry, train, resume, test, export = (c for c in commands(README) if re.match('vfd |python tools/', c))
+    dry, train, resume, baseline, test, export = (
+        c for c in commands(README) if re.match('vfd |python tools/', c)
+    )
 
     code, out = user_command(dry)
     assert code == 0 and 'SSLDDistiller' in out and 'timm:resnet50' in out and not list(work.glob('*.pth'))
@@ -65,6 +67,8 @@ def test_own_training_from_dry_run_to_export(user_folder, user_command, monkeypa
     assert code == 0 and 'loss_ssld' in out and 'accuracy/top1' in out
     code, out = user_command(resume, *TINY, *steps, 'train_cfg.max_iters=3')
     assert code == 0 and 'resumed' in out and not (work / 'iter_4.pth').exists()
+    code, out = user_command(baseline, *TINY, *steps, 'train_cfg.max_iters=1')
+    assert code == 0 and 'loss_ssld' not in out and (work / 'baseline/iter_1.pth').exists()
     shutil.copy(work / 'iter_3.pth', work / re.search(r'iter_\d+\.pth', test)[0])
 
     code, out = user_command(test, *TINY[:1], 'test_dataloader.num_workers=0')

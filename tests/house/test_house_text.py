@@ -6,15 +6,12 @@ import subprocess
 import pytest
 from house_pages import ROOT
 
+HOSTS = ('py' + 'pi', 'python' + 'hosted', 'deb.deb' + 'ian', 'ana' + 'conda', 'np' + 'mjs')
 FORBIDDEN = {
     'a temporary folder of a machine': r'(?<![\w.])/t' + r'mp/',
     'a home folder': r'(?<![\w.])/(ro' + r'ot|home/\w+)/',
     'a folder of a machine': r'(?<![\w.$}/-])/wo' + r'rk(?![\w-])',
-    'the host of a registry': r'(?i)\b(py'
-    + r'pi\.org|python'
-    + r'hosted\.org|deb\.deb'
-    + r'ian\.org|ana'
-    + r'conda\.org)',
+    'the host of a registry': rf'(?i)\b({"|".join(map(re.escape, HOSTS))})\.(org|com)\b',
 }
 
 

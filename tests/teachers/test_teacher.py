@@ -180,7 +180,7 @@ def test_fingerprint_tells_weights_apart(tmp_path, cnn_file):
         (dict(dtype='float8'), 'float32'),
         (dict(bn='off'), 'eval'),
         (dict(source=dict(CNN, model_name='resnet5O')), 'did you mean'),
-        (dict(source=dict(CNN, clases=3)), 'clases'),
+        (dict(source=dict(CNN, numclasses=3)), 'numclasses'),
     ],
 )
 def test_mistakes_are_explained(change, text):

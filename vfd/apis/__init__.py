@@ -1,7 +1,7 @@
 """The Python API. Importing it is light: what is used is imported at the first use.
 
-    from vfd.apis import train, test, export
-    runner = train('configs/quickstart/...py')
+from vfd.apis import train, test, export
+runner = train('configs/quickstart/...py')
 """
 
 from importlib import import_module

@@ -94,9 +94,24 @@ def test(args: argparse.Namespace) -> None:
     api.test(args.config, args.checkpoint, args.work_dir, args.launcher, args.cfg_options)
 
 
+def export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``export``."""
+    from vfd.apis import export as api
+
+    api.export_arguments(parser)
+
+
+def export(args: argparse.Namespace) -> None:
+    """``export``: see :func:`vfd.apis.export.export`."""
+    from vfd.apis import export as api
+
+    api.run_export(args)
+
+
 COMMANDS: dict[str, tuple[Callable, Callable, str]] = {
     'train': (train_arguments, train, 'train a student, or its supervised twin'),
     'test': (test_arguments, test, 'evaluate a checkpoint'),
+    'export': (export_arguments, export, 'write a student in another form, and certify it'),
 }
 
 

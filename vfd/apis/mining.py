@@ -28,7 +28,16 @@ from vfd.datasets.mining import TopKMiner
 from vfd.datasets.near_duplicates import HashIndex, SiftComparison
 from vfd.errors import BadDataError, MissingFileError, UserError
 from vfd.registry import MODELS
-from vfd.stores import Plan, Progress, Store, StoreWriter, atomic_write, fingerprint_files, verify
+from vfd.stores import (
+    Plan,
+    Progress,
+    Store,
+    StoreWriter,
+    UnfinishedStoreError,
+    atomic_write,
+    fingerprint_files,
+    verify,
+)
 from vfd.teachers import Teacher
 from vfd.teachers.normalization import Normalization
 
@@ -57,6 +66,7 @@ class MiningSettings:
         crop_pct: side divided by the length of the resized shorter side.
         batch_size: images the teacher sees at once.
         workers: loader processes.
+        launcher: ``none``, or ``pytorch`` (torchrun) or ``slurm`` (srun): the ranks then share the pool.
         device: default: this process's GPU, or the CPU.
         max_hash_distance: differing bits of 64 up to which a pair is compared by SIFT (project default).
         min_matches: agreeing SIFT matches that make a pair the same picture (project default).
@@ -73,6 +83,7 @@ class MiningSettings:
     crop_pct: float = 0.875
     batch_size: int = 64
     workers: int = 2
+    launcher: str = 'none'
     device: str | None = None
     max_hash_distance: int = 8
     min_matches: int = 12
@@ -131,7 +142,7 @@ def mine_unlabeled(teacher: dict, settings: MiningSettings) -> dict[str, Any] | 
     pool = ImageSet.read(settings.images, settings.root)
     excluded = ImageSet.read(settings.exclude, settings.exclude_root) if settings.exclude else None
     scorer = _Scorer(teacher, settings)
-    rank, world_size = _rank_and_world_size()
+    rank, world_size = _rank_and_world_size(settings.launcher)
     scan = partial(_scan, settings=settings, rank=rank, world_size=world_size)
     print(
         f'mining {settings.k} images of each of {scorer.teacher.num_classes} classes; scores: {settings.store_path}'
@@ -142,9 +153,7 @@ def mine_unlabeled(teacher: dict, settings: MiningSettings) -> dict[str, Any] | 
     try:
         scores = Store(settings.store_path / 'pool')
         hashes = Store(settings.store_path / 'excluded') if excluded is not None else None
-    except UserError:
-        if world_size == 1:
-            raise
+    except UnfinishedStoreError:
         print(f'rank {rank} is done; the rank that ends last writes the list')
         return None
     return _select(pool, excluded, scores, hashes, scorer, settings)
@@ -200,14 +209,14 @@ class _Scorer:
     """The teacher, ready to score raw pixels."""
 
     def __init__(self, config: dict, settings: MiningSettings) -> None:
-        teacher = MODELS.build({**config, 'taps': ['logits'], 'bn': 'eval'})
-        if not isinstance(teacher, Teacher) or not teacher.num_classes:
-            raise UserError(
-                f'mining needs a live teacher with logits (vfd.Teacher), got {config.get("type")}'
-            )
+        if config.get('type') != 'vfd.Teacher':
+            raise UserError(f'mining needs a live teacher (vfd.Teacher), got {config.get("type")}')
+        teacher: Teacher = MODELS.build({**config, 'taps': ['logits'], 'bn': 'eval'})
+        if not teacher.num_classes:
+            raise UserError(f'mining needs a teacher with classes, {teacher.source.name} has none')
         self.teacher = teacher
         self.input_size = settings.input_size or teacher.input_size or 224
-        local = int(os.environ.get('LOCAL_RANK', 0))
+        local = int(os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', 0)))
         self.device = torch.device(
             settings.device or (f'cuda:{local}' if torch.cuda.is_available() else 'cpu')
         )
@@ -380,8 +389,11 @@ def _check(settings: MiningSettings) -> None:
         raise UserError(f'mining: max_hash_distance is {settings.max_hash_distance}, expected 0 to 63')
 
 
-def _rank_and_world_size() -> tuple[int, int]:
-    """From torchrun's or Slurm's environment. Ranks do not talk to each other, so no process group is needed."""
-    env = os.environ
-    rank = int(env.get('RANK', env.get('SLURM_PROCID', 0)))
-    return rank, int(env.get('WORLD_SIZE', env.get('SLURM_NTASKS', 1)))
+def _rank_and_world_size(launcher: str) -> tuple[int, int]:
+    """From the launcher's environment. Ranks do not talk to each other, so there is no process group."""
+    if launcher == 'none':
+        return 0, 1
+    names = ('SLURM_PROCID', 'SLURM_NTASKS') if launcher == 'slurm' else ('RANK', 'WORLD_SIZE')
+    if names[0] not in os.environ:
+        raise UserError(f'--launcher {launcher}: {names[0]} is not set; start the command with that launcher')
+    return int(os.environ[names[0]]), int(os.environ[names[1]])

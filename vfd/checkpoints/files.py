@@ -84,7 +84,7 @@ def _zip_kind(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError) as error:  # ValueError: names that are no text
+    except Exception as error:  # damaged bytes make the parser raise anything
         raise truncated(path, error) from error
     if any(name.endswith('constants.pkl') for name in names):
         raise UserError(

@@ -58,8 +58,10 @@ def read_torch(path: Path, *, trust: bool = False) -> Any:
         if 'may not ask for the attribute' in reason:  # vfd.compat's stand-in for getattr
             raise _code_refused(path, 'builtins.getattr') from None
         if not found:
-            raise truncated(path, reason.strip().splitlines()[0]) from error
+            raise truncated(path, _first_line(reason)) from error
         raise _code_refused(path, next(name for name in found.groups() if name)) from None
+    except UserError:
+        raise
     except Exception as error:  # damaged bytes make the parsers raise anything
         raise truncated(path, _first_line(error)) from error
 
@@ -167,5 +169,5 @@ def _code_refused(path: Path, name: str) -> UserError:
     )
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _first_line(reason: object) -> str:
+    return (str(reason).strip().splitlines() or [type(reason).__name__])[0]

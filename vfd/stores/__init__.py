@@ -2,6 +2,7 @@
 
 from vfd.stores.atomic import atomic_path, atomic_write
 from vfd.stores.fingerprint import fingerprint_files
+from vfd.stores.layout import UnfinishedStoreError
 from vfd.stores.maintenance import merge, verify
 from vfd.stores.progress import Plan, Progress
 from vfd.stores.store import Store
@@ -12,6 +13,7 @@ __all__ = [
     'Progress',
     'Store',
     'StoreWriter',
+    'UnfinishedStoreError',
     'atomic_path',
     'atomic_write',
     'fingerprint_files',

@@ -31,6 +31,10 @@ BLOCK_ROWS = 256  # what a kill can cost at most, in records
 Fields = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
+class UnfinishedStoreError(UserError):
+    """A shard is absent or has no end mark: the step that writes it has not ended."""
+
+
 @dataclass(frozen=True)
 class StoreMeta:
     """Content of ``meta.json``.
@@ -130,12 +134,12 @@ def read_index(folder: Path, name: str, meta: StoreMeta) -> tuple[list[str], lis
     """The keys and blocks of a finished data file.
 
     Raises:
-        UserError: the index is damaged, the shard is not finished, or the data file has another size than
-            promised.
+        UnfinishedStoreError: the shard is absent or has no end mark.
+        UserError: the index is damaged, or the data file has another size.
     """
     index, data = folder / f'{name}.jsonl', folder / f'{name}.bin'
     if not index.exists() or not data.exists():
-        raise UserError(
+        raise UnfinishedStoreError(
             f'{folder} is not finished: shard {name} is absent. Run the step that writes it again.'
         )
     keys: list[str] = []
@@ -153,7 +157,7 @@ def read_index(folder: Path, name: str, meta: StoreMeta) -> tuple[list[str], lis
             blocks.append(entry)
             keys.extend(entry.keys)
     if end is None:
-        raise UserError(
+        raise UnfinishedStoreError(
             f'{folder} is not finished: shard {name} has {len(keys)} records and no end mark. '
             'Run the step that writes it again; it goes on where it stopped.'
         )

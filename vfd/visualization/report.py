@@ -77,7 +77,11 @@ class Report:
         self._parts.append(f'<div class="cards">{"".join(items)}</div>')
 
     def table(
-        self, header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), best: int | None = None
+        self,
+        header: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        numbers: Sequence[int] = (),
+        best: int | None = None,
     ) -> None:
         """A table.
 
@@ -90,10 +94,13 @@ class Report:
 
         def row(cells: Sequence[str], tag: str) -> str:
             return ''.join(
-                f'<{tag}{" class=number" if i in numbers else ""}>{escape(cell)}</{tag}>' for i, cell in enumerate(cells)
+                f'<{tag}{" class=number" if i in numbers else ""}>{escape(cell)}</{tag}>'
+                for i, cell in enumerate(cells)
             )
 
-        body = ''.join(f'<tr{" class=best" if i == best else ""}>{row(r, "td")}</tr>' for i, r in enumerate(rows))
+        body = ''.join(
+            f'<tr{" class=best" if i == best else ""}>{row(r, "td")}</tr>' for i, r in enumerate(rows)
+        )
         self._parts.append(
             f'<div class="scroll"><table><thead><tr>{row(header, "th")}</tr></thead><tbody>{body}</tbody></table></div>'
         )

@@ -51,9 +51,9 @@ def style_axes(axes: Axes, theme: Theme) -> None:
         spine.set_color(theme.rule)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_color(theme.muted)
-        label.set_size(9)
+        label.set_fontsize(9)
     axes.title.set_color(theme.text)
-    axes.title.set_size(11)
+    axes.title.set_fontsize(11)
 
 
 def to_png(figure: Figure, dpi: int = 144) -> bytes:

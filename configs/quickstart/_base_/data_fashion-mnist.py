@@ -6,7 +6,11 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
-test_pipeline = [dict(type='vfd.LoadImage'), dict(type='PackInputs')]
+test_pipeline = [
+    dict(type='vfd.LoadImage'),
+    dict(type='Resize', scale=(28, 28)),  # a no-op but for images of your own
+    dict(type='PackInputs'),
+]
 
 train_dataloader = dict(
     batch_size=64,

@@ -71,7 +71,7 @@ class ImageFolders:
 
 
 def prepare(
-    name: str, root: str | Path, recipe: Recipe = Recipe(), say: Callable[[str], None] = print  # noqa: B008
+    name: str, root: str | Path, recipe: Recipe = Recipe(), say: Callable[[str], None] = print
 ) -> ImageFolders:
     """The data set ``name`` below ``root/<name>``: as it lies there, or made from the first source that answers.
 
@@ -118,13 +118,17 @@ def write_folders(raw: RawData, folder: Path, recipe: Recipe) -> None:
     for number, (image, label) in enumerate(zip(test.images, test.labels.tolist(), strict=True)):
         _save(image, folder / 'test' / raw.classes[label] / f'{number:05d}.png')
     if min(seen[label] for label in range(len(raw.classes))) < recipe.labelled_per_class:
-        raise UserError(f'{raw.title}: fewer than {recipe.labelled_per_class} images of a class were drawn: {dict(seen)}')
+        raise UserError(
+            f'{raw.title}: fewer than {recipe.labelled_per_class} images of a class were drawn: {dict(seen)}'
+        )
     description = {
         'title': raw.title,
         'source': raw.source,
         'licence': raw.licence,
         'classes': sorted(raw.classes),
-        'counts': {part: len(list((folder / part).rglob('*.png'))) for part in ('unlabelled', 'labelled', 'test')},
+        'counts': {
+            part: len(list((folder / part).rglob('*.png'))) for part in ('unlabelled', 'labelled', 'test')
+        },
         'size': list(raw.train.images.shape[1:3]),
         'seed': recipe.seed,
         'fingerprint': fingerprint(folder),

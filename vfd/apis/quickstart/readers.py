@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +71,6 @@ def jpeg_archive(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     data, offset = arrays['jpeg'].tobytes(), arrays['offset'].tolist()
     images = [
         np.asarray(Image.open(io.BytesIO(data[begin:end])).convert('RGB'))
-        for begin, end in zip(offset[:-1], offset[1:], strict=True)
+        for begin, end in itertools.pairwise(offset)
     ]
     return np.stack(images), arrays['label'].astype(np.int64), tuple(str(name) for name in arrays['classes'])

