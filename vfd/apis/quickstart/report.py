@@ -45,7 +45,7 @@ def write_report(results: Results, teacher: TeacherSpec, work: Path) -> Path:
         f'Quickstart: {data.title}',
         f'{results.teacher_name}, trained on ImageNet, teaches a student of '
         f'{results.exports[0]["student"]["parameters"] / 1e6:.3f} M parameters on {counts["unlabelled"]} images '
-        f'without labels (SSLD). Its supervised twin has the same first weights, optimizer and number of steps, and the '
+        f'without labels (SSLD). Its supervised twin has the same first weights, optimizer and steps, and the '
         f'{counts["labelled"]} labels that exist.',
     )
     report.cards(
