@@ -18,6 +18,9 @@ def twin(config: Config) -> Config:
     in the config under ``baseline`` and is merged over it, for example
     ``baseline=dict(train_dataloader=dict(dataset=dict(data_prefix='labelled')))``.
 
+    The number of steps is equal where the config counts iterations (``by_epoch=False``); with epochs, both see as many
+    epochs of their own data.
+
     Args:
         config: a checked config whose model has a student.
 

@@ -288,6 +288,8 @@ def _measure(scan: ImageScan, scorer: _Scorer | None, first: int) -> float | Non
     numbers = range(first, min(first + 8, len(scan)))
     if not numbers:
         return None
+    if scorer:
+        scorer([scan[first]])  # the first call of a network is slow
     begin = time.perf_counter()
     batch = [scan[number] for number in numbers]
     if scorer:

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from threadpoolctl import threadpool_limits
 
 from vfd.errors import UserError
 
@@ -71,12 +72,17 @@ def fit_linear_probe(
     split = StratifiedKFold(min(folds, int(counts.min())), shuffle=True, random_state=seed)
     losses: dict[float, float] = {}
     accuracies: dict[float, float] = {}
-    for strength in strengths:
-        held_out = cross_val_predict(_regression(strength), scaled, labels, cv=split, method='predict_proba')
-        losses[strength] = float(log_loss(labels, held_out))
-        accuracies[strength] = float((held_out.argmax(1) == labels).mean())
-    best = min(losses, key=losses.__getitem__)
-    fitted = _regression(best).fit(scaled, labels)
+    with threadpool_limits(
+        1
+    ):  # matrices this small gain nothing from threads, and lose much where cores are shared
+        for strength in strengths:
+            held_out = cross_val_predict(
+                _regression(strength), scaled, labels, cv=split, method='predict_proba'
+            )
+            losses[strength] = float(log_loss(labels, held_out))
+            accuracies[strength] = float((held_out.argmax(1) == labels).mean())
+        best = min(losses, key=losses.__getitem__)
+        fitted = _regression(best).fit(scaled, labels)
     weight, bias = fitted.coef_, fitted.intercept_
     if len(counts) == 2:  # sklearn gives the second class's score against 0 for the first
         weight, bias = np.stack([0 * weight[0], weight[0]]), np.stack([0 * bias[0], bias[0]])
