@@ -83,7 +83,7 @@ def test_ctrl_c_in_a_terminal(toy, tmp_path):
     assert process.returncode == 130, output
     assert 'Traceback' not in output and 'exited unexpectedly' not in output
     assert 'finishing this step' in output and '--resume' in output
-    assert (tmp_path / 'last_checkpoint').read_text().endswith('interrupted.pth')
+    assert Path((tmp_path / 'last_checkpoint').read_text()).exists()
 
 
 def test_signals_are_given_back(toy, tmp_path):

@@ -78,7 +78,8 @@ BUILT_PARTS = re.compile(
 DEFAULT_TYPES = {'optim_wrapper': 'OptimWrapper', 'val_cfg': 'ValLoop', 'test_cfg': 'TestLoop'}
 
 DATALOADER_KEYS = {
-    *inspect.signature(DataLoader.__init__).parameters, 'num_batch_per_epoch', 'disable_subprocess_warning', 'strict_data',
+    *inspect.signature(DataLoader.__init__).parameters, 'num_batch_per_epoch', 'disable_subprocess_warning',
+    'strict_data',
 } - {'self'}  # fmt: skip
 
 # Dicts without a type of their own (or whose type others interpret): key -> what is read from them.

@@ -12,6 +12,7 @@ import runpy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,11 +80,13 @@ def quickstart(
     steps = Steps(work / 'times.json')
     console = steps.console
 
-    images = steps.do('images', lambda: prepare(data, 'data/quickstart', recipe, console.print))
+    there = Path('data/quickstart', data).exists()
+    images = steps.do('images', lambda: (prepare(data, 'data/quickstart', recipe, console.print), there))
     console.print(
         f'   {images.title} from {images.source}: {images.counts["unlabelled"]} unlabelled, '
         f'{images.counts["labelled"]} labelled, {images.counts["test"]} test images',
         highlight=False,
+        soft_wrap=True,
     )
     features = steps.do('teacher features', lambda: teachers.ask_features(images, teacher, work / 'features'))
     probe = steps.do('teacher probe', lambda: teachers.fold_probe(images, teacher, features, work))
@@ -94,7 +97,7 @@ def quickstart(
         for kind, config in (('supervised', twin(cfg)), ('distilled', cfg)):
             what = f'{kind} student, seed {seed}'
             folder = work / f'seed{seed}' / kind
-            train = lambda: train_once(_copy(config), kind, seed, folder, images, inputs)  # noqa: B023, E731
+            train = partial(train_once, _copy(config), kind, seed, folder, images, inputs)
             runs.append(steps.do(what, train))
     best = next(run for run in runs if run.kind == 'distilled')
     exports = steps.do('export', lambda: _exports(cfg, best, work / 'export'))
@@ -113,7 +116,7 @@ def quickstart(
         seconds=steps.seconds,
         reused=steps.reused,
     )
-    steps.do('report', lambda: write_report(results, teacher, work))
+    steps.do('report', lambda: (write_report(results, teacher, work), False))
     _print(results, console, work)
     return results
 
@@ -133,21 +136,25 @@ class Steps:
     reused: set[str] = field(default_factory=set)
     console: Console = field(default_factory=Console)
 
-    def do(self, name: str, work: Callable[[], T]) -> T:
-        """Do one step. A step that took far less time than it once did had nothing left to do."""
+    def do(self, name: str, work: Callable[[], tuple[T, bool]]) -> T:
+        """Do one step.
+
+        Args:
+            name: of the step.
+            work: returns the result, and whether it was there already.
+        """
         before = json.loads(self.path.read_text()) if self.path.exists() else {}
-        self.console.print(f'[bold]{name}[/bold] ...', highlight=False)
+        self.console.print(f'[bold]{name}[/bold]', highlight=False)
         begun = time.perf_counter()
-        result = work()
+        result, reused = work()
         seconds = time.perf_counter() - begun
-        reused = getattr(result, 'reused', seconds < 0.3 * before.get(name, 0))
-        if reused and name in before:
+        if reused:
             self.reused.add(name)
-            seconds = before[name]
+            seconds = before.get(name, seconds)
         self.seconds[name] = seconds
         atomic_write(self.path, json.dumps({**before, name: seconds}, indent=1))
         self.console.print(
-            f'   {"already done" if reused else f"{seconds:.1f} s"}', style='dim', highlight=False
+            '   done earlier' if reused else f'   {seconds:.1f} s', style='dim', highlight=False
         )
         return result
 
@@ -175,25 +182,27 @@ def _teacher_knn(images: ImageFolders, features: Store) -> float:
     return float(np.mean(predicted == [images.label(file) for file in test]))
 
 
-def _exports(cfg: Config, run: Run, out: Path) -> list[dict[str, Any]]:
+def _exports(cfg: Config, run: Run, out: Path) -> tuple[list[dict[str, Any]], bool]:
     """Certificates of the distilled student as timm and ONNX; written again only for another checkpoint."""
-    certificates = []
+    certificates, reused = [], True
     for target in ('timm', 'onnx'):
         path = out / target / 'certificate.json'
         known = json.loads(path.read_text()) if path.exists() else {}
         if known.get('checkpoint', {}).get('sha256') != file_sha256(run.checkpoint):
             export(_copy(cfg), run.checkpoint, target, out)
+            reused = False
             known = json.loads(path.read_text())
         certificates.append(known)
-    return certificates
+    return certificates, reused
 
 
-def _demo(image: Path, exported: Path, out: Path) -> None:
+def _demo(image: Path, exported: Path, out: Path) -> tuple[None, bool]:
     """What ``python demo/image_classification_demo.py`` does, without a process of its own."""
     demo = runpy.run_path(str(ROOT / DEMO), run_name='demo')
     demo['run'](
         argparse.Namespace(image=str(image), config=None, checkpoint=None, export=str(exported), out=str(out))
     )
+    return None, False
 
 
 def _print(results: Results, console: Console, work: Path) -> None:

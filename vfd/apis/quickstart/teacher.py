@@ -69,7 +69,7 @@ def efficientnet_lite0(input_size: int) -> TeacherSpec:
     return TeacherSpec('tf_efficientnet_lite0', str(files[0]), input_size)
 
 
-def ask_features(data: ImageFolders, spec: TeacherSpec, folder: Path) -> Store:
+def ask_features(data: ImageFolders, spec: TeacherSpec, folder: Path) -> tuple[Store, bool]:
     """The teacher's pooled features of all unlabelled and test images, computed once.
 
     A finished store of the same images and teacher is used as it is; an unfinished one is continued; one of other
@@ -79,6 +79,9 @@ def ask_features(data: ImageFolders, spec: TeacherSpec, folder: Path) -> Store:
         data: the images.
         spec: the network.
         folder: of the store.
+
+    Returns:
+        The store, and whether it was finished already.
     """
     teacher = spec.build(['pooled'])
     teacher.network.to(memory_format=torch.channels_last)  # depthwise convolutions run twice as fast on CPUs
@@ -95,10 +98,12 @@ def ask_features(data: ImageFolders, spec: TeacherSpec, folder: Path) -> Store:
                     images = load_images(data.root, names)
                     writer.append(names, pooled=teacher(as_input(images, teacher.normalization))['pooled'])
                     progress.advance(len(names))
-    return Store(folder)
+    return Store(folder), not todo
 
 
-def fold_probe(data: ImageFolders, spec: TeacherSpec, features: Store, out: Path) -> dict[str, Any]:
+def fold_probe(
+    data: ImageFolders, spec: TeacherSpec, features: Store, out: Path
+) -> tuple[dict[str, Any], bool]:
     """Fit the probe to the labelled images and make it the classifier of a complete teacher.
 
     Args:
@@ -108,13 +113,14 @@ def fold_probe(data: ImageFolders, spec: TeacherSpec, features: Store, out: Path
         out: ``teacher.safetensors`` and the store ``targets`` are written here.
 
     Returns:
-        What is worth reporting: ``test_accuracy``, ``parameters``, ``strength``, ``cv_accuracy``, ``cv_log_loss``.
+        What is worth reporting: ``test_accuracy``, ``parameters``, ``strength``, ``cv_accuracy``, ``cv_log_loss``;
+        and whether it was there already.
     """
     stamp = out / 'probe.json'
     if stamp.exists() and (out / 'teacher.safetensors').exists() and (out / 'targets/meta.json').exists():
         known = json.loads(stamp.read_text())
         if known['features'] == features.fingerprint:
-            return known['result']
+            return known['result'], True
     labelled = data.files('labelled')
     labels = np.array([data.label(file) for file in labelled])
     probe = fit_linear_probe(features.read([unlabelled_name(file) for file in labelled])['pooled'], labels)
@@ -147,7 +153,7 @@ def fold_probe(data: ImageFolders, spec: TeacherSpec, features: Store, out: Path
         'cv_log_loss': {str(strength): loss for strength, loss in probe.cv_log_loss.items()},
     }
     atomic_write(stamp, json.dumps({'features': features.fingerprint, 'result': result}, indent=1))
-    return result
+    return result, False
 
 
 def unlabelled_name(file: str) -> str:

@@ -42,7 +42,6 @@ class Run:
         accuracy: of the last step on the test images, in 0..1.
         knn: accuracy of nearest neighbours among the labelled images, by its features, in 0..1.
         seconds: of the training.
-        reused: whether it was there already.
     """
 
     kind: str
@@ -51,7 +50,6 @@ class Run:
     accuracy: float
     knn: float
     seconds: float
-    reused: bool
 
     @property
     def checkpoint(self) -> Path:
@@ -61,7 +59,7 @@ class Run:
 
 def train_once(
     cfg: Config, kind: str, seed: int, folder: Path, data: ImageFolders, inputs: dict[str, Any]
-) -> Run:
+) -> tuple[Run, bool]:
     """Train, unless the same training is finished in ``folder``; continue it where it was interrupted.
 
     Args:
@@ -71,13 +69,16 @@ def train_once(
         folder: becomes the work folder. What another config or other inputs left there is removed.
         data: for the features that nearest neighbours are asked on.
         inputs: what the training depends on beside the config, in plain types.
+
+    Returns:
+        The run, and whether it was finished already.
     """
     cfg.randomness.seed = seed
     cfg.work_dir = str(folder)
     content = {'config': cfg.to_dict(), 'inputs': inputs, 'images': data.fingerprint, 'vfd': vfd.__version__}
     key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
     if _read(folder / DONE).get('key') == key and last_checkpoint(folder).exists():
-        return Run(kind, seed, folder, **_read(folder / DONE)['result'], reused=True)
+        return Run(kind, seed, folder, **_read(folder / DONE)['result']), True
     resume = _read(folder / STARTED).get('key') == key
     if folder.exists() and not resume:
         shutil.rmtree(folder)
@@ -92,7 +93,7 @@ def train_once(
     student = live_student(cfg, last_checkpoint(folder))
     result = {'accuracy': accuracy, 'knn': student_knn(student, data), 'seconds': seconds}
     atomic_write(folder / DONE, json.dumps({'key': key, 'result': result}))
-    return Run(kind, seed, folder, **result, reused=False)
+    return Run(kind, seed, folder, **result), False
 
 
 def last_checkpoint(folder: Path) -> Path:

@@ -54,13 +54,15 @@ class NonFiniteHook(Hook):
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Remember the batch."""
         self._data_batch = data_batch
+        self._looked_at = False
 
     def _after_forward(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         if kwargs.get('mode') != 'loss' or not isinstance(output, dict):
             return
         losses = list(_losses(output))
         if self.action == 'stop':
-            if not any(value.is_cuda for _, value in losses):
+            self._looked_at = not any(value.is_cuda for _, value in losses)
+            if self._looked_at:
                 self._stop_if_bad(losses, 'Nothing was updated with it.')
             return
         bad = _not_finite(losses)
@@ -75,7 +77,7 @@ class NonFiniteHook(Hook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Read what was not read before the update."""
-        if self.action == 'stop':
+        if self.action == 'stop' and not self._looked_at:
             self._stop_if_bad(
                 list(_losses(outputs or {})),
                 'The weights in memory were updated with it; the last checkpoint was not.',
