@@ -63,15 +63,15 @@ def parse_arguments(description: str) -> argparse.Namespace:
     parser.add_argument('--threads', type=int, default=1, help="torch's threads (default 1: the steadiest)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    _keep_memory()
     return arguments
 
 
-def _keep_memory() -> None:
-    """Have glibc keep freed memory instead of giving it back to the system (elsewhere: nothing).
+def keep_memory() -> None:
+    """From here on glibc keeps freed memory instead of giving it back to the system (elsewhere: nothing).
 
-    Both sides live in one heap. What one side's turn makes the allocator give back, the other side's turn has to
-    fetch again page by page, which costs some per cent of a step and says nothing about either.
+    Both sides of an interleaved comparison live in one heap: what one side's turn makes the allocator give back, the
+    other side's turn has to fetch again page by page. With large models that is some per cent of a step and says
+    nothing about either. It is also how a GPU's caching allocator behaves.
     """
     if sys.platform == 'linux':
         mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)

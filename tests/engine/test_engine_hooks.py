@@ -105,6 +105,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(toy, tmp_path):
         assert torch.equal(saved[f'module.{name}'], value)
 
 
+def test_on_a_gpu_the_loss_is_read_after_the_update(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(NonFiniteHook, '_after_forward', lambda *args: None)  # what it comes to there
+    with pytest.raises(UserError, match=r'iteration 4 .*were updated with it; the last checkpoint was not'):
+        toy.train(tmp_path, nan_at=4)
+    assert not (tmp_path / 'iter_4.pth').exists()
+
+
 def test_a_loss_that_is_not_finite_can_be_skipped(toy, tmp_path):
     hooks = {'non_finite': {'type': NonFiniteHook, 'action': 'skip'}}
     run = toy.train(tmp_path, nan_at=5, hooks=hooks)

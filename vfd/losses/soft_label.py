@@ -13,8 +13,11 @@ value and gradient there; a log-softmax without it is another loss.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from vfd.errors import UserError, did_you_mean
 
@@ -49,8 +52,7 @@ def js(
     _check_shapes(student_logits, teacher_logits)
     student = _probabilities(student_logits, act)
     teacher = _probabilities(teacher_logits.detach(), act)
-    log_ratio = (teacher + eps).log() - (student + eps).log()
-    total = 0.5 * ((teacher - student) * log_ratio).sum()
+    total = 0.5 * _Divergence.apply(student, teacher, eps)
     rows = student.numel() // student.shape[-1]
     return total * student.shape[-1] / rows if sum_across_class_dim else total / rows
 
@@ -148,6 +150,27 @@ class SSLDLoss(nn.Module):
         if self.mode == 'kl':
             return f"mode='kl', temperature={self.temperature}"
         return f'mode={self.mode!r}, eps={self.eps}, act={self.act!r}, sum_across_class_dim={self.sum_across_class_dim}'
+
+
+class _Divergence(torch.autograd.Function):
+    """``sum (t - s) (log(t + e) - log(s + e))`` of probabilities; its gradient with respect to s.
+
+    By hand, because autograd would keep twice as many tensors and read each of them once more.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, eps: float) -> Tensor:
+        shifted = student + eps
+        log_ratio = (teacher + eps).log_().sub_(shifted.log())
+        difference = teacher - student
+        ctx.save_for_backward(shifted, log_ratio, difference)
+        return (difference * log_ratio).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        shifted, log_ratio, difference = ctx.saved_tensors
+        return difference.div(shifted).add_(log_ratio).mul_(-grad), None, None
 
 
 def _check_shapes(student_logits: Tensor, teacher_logits: Tensor) -> None:

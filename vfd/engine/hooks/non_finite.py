@@ -36,6 +36,7 @@ class NonFiniteHook(Hook):
         self.action = action
         self.skipped = 0
         self._data_batch: Any = None
+        self._looked_at = False
         self._handle: Any = None
 
     def before_train(self, runner: Any) -> None:
