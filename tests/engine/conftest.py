@@ -3,7 +3,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from mmengine.registry import DefaultScope
 
 
 @pytest.fixture(scope='session')
@@ -14,10 +13,3 @@ def toy():
         sys.modules['engine_toy'] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules['engine_toy'])
     return sys.modules['engine_toy']
-
-
-@pytest.fixture(autouse=True)
-def no_scope_left_behind():
-    """A Runner sets the scope in which every later test would look up its types."""
-    yield
-    DefaultScope._instance_dict.clear()
