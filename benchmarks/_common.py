@@ -33,24 +33,47 @@ class Row:
         name: what is measured.
         ours_s: median seconds of ours.
         baseline_s: median seconds of the baseline.
+        ratio: median of baseline / ours over the pairs of neighbouring runs.
+        ratio_error: standard error of that median.
         aim: the ratio that is wanted at least.
         max_abs_diff: largest difference between both sides' results.
         setting: shapes, types, repeats.
         peak_mb: peak memory of the whole process so far, in MiB.
-        ratio: baseline_s / ours_s, unless a better estimate is given (the median of the pairs' ratios).
     """
 
     name: str
     ours_s: float
     baseline_s: float
+    ratio: float
+    ratio_error: float
     aim: float
     max_abs_diff: float
     setting: str
-    peak_mb: float = dataclasses.field(default_factory=lambda: peak_mb())
-    ratio: float = 0.0
+    peak_mb: float
 
-    def __post_init__(self) -> None:
-        self.ratio = self.ratio or self.baseline_s / self.ours_s
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        ours: list[float],
+        baseline: list[float],
+        aim: float,
+        max_abs_diff: float,
+        setting: str,
+    ) -> Row:
+        """From the seconds of every run of both sides, which took turns."""
+        ratios = [theirs / mine for mine, theirs in zip(ours, baseline, strict=True)]
+        return cls(
+            name,
+            statistics.median(ours),
+            statistics.median(baseline),
+            statistics.median(ratios),
+            1.25 * statistics.stdev(ratios) / len(ratios) ** 0.5,
+            aim,
+            max_abs_diff,
+            f'{setting}, {len(ratios)} pairs',
+            peak_mb(),
+        )
 
 
 def parse_arguments(description: str) -> argparse.Namespace:
@@ -80,8 +103,8 @@ def keep_memory() -> None:
             mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
-def interleaved(sides: Sequence[Callable[[], object]], repeats: int, warmup: int = 3) -> list[float]:
-    """Median seconds of every side; the sides take turns, so that a busy machine slows all of them."""
+def interleaved(sides: Sequence[Callable[[], object]], repeats: int, warmup: int = 3) -> list[list[float]]:
+    """Seconds of every run of every side; the sides take turns, so that a busy machine slows all of them."""
     seconds: list[list[float]] = [[] for _ in sides]
     for repeat in range(warmup + repeats):
         for side, times in zip(sides, seconds, strict=True):
@@ -89,7 +112,7 @@ def interleaved(sides: Sequence[Callable[[], object]], repeats: int, warmup: int
             side()
             if repeat >= warmup:
                 times.append(time.perf_counter() - begun)
-    return [statistics.median(times) for times in seconds]
+    return seconds
 
 
 def peak_mb() -> float:
@@ -109,20 +132,20 @@ def machine() -> str:
 def table(rows: Sequence[Row]) -> str:
     """The rows in Markdown."""
     lines = [
-        '| what | setting | baseline | ours | ratio | aim | largest difference | peak MiB |',
+        '| what | setting | baseline | ours | ratio (standard error) | aim | largest difference | peak MiB |',
         '| --- | --- | --- | --- | --- | --- | --- | --- |',
     ]
     for row in rows:
         lines.append(
             f'| {row.name} | {row.setting} | {1000 * row.baseline_s:.2f} ms | {1000 * row.ours_s:.2f} ms '
-            f'| {row.ratio:.3f} | >= {row.aim:.3f} | {row.max_abs_diff:.1e} | {row.peak_mb:.0f} |'
+            f'| {row.ratio:.3f} ({row.ratio_error:.3f}) | >= {row.aim:.3f} | {row.max_abs_diff:.1e} | {row.peak_mb:.0f} |'
         )
     return '\n'.join(lines)
 
 
 def report(rows: Sequence[Row], arguments: argparse.Namespace, title: str) -> None:
     """Print the table; with ``--json FILE`` also write FILE and the table beside it."""
-    text = f'Machine: {machine()}. Ratio = baseline / ours, medians of interleaved runs.\n\n{table(rows)}\n'
+    text = f'Machine: {machine()}. Medians of interleaved runs; ratio = baseline / ours, median of the pairs.\n\n{table(rows)}\n'
     print(text)
     if arguments.json is not None:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

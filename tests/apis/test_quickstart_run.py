@@ -97,7 +97,7 @@ def test_report_shows_table_curves_and_pictures(place):
 
 
 def test_results_are_what_the_runs_logged(place):
-    root, results = place
+    _root, results = place
     assert [run.kind for run in results.runs] == ['supervised', 'distilled']
     for run_ in results.runs:
         checkpoint = torch.load(run_.checkpoint, weights_only=True)
@@ -108,7 +108,7 @@ def test_results_are_what_the_runs_logged(place):
 
 
 def test_second_call_does_nothing_again(place, spec):
-    root, results = place
+    _root, results = place
     again = quickstart('fashion-mnist', 1, teacher=spec, options=OPTIONS)
     assert {'images', 'teacher features', 'teacher probe', 'export'} <= again.reused
     assert {f'{run_.kind} student, seed 0' for run_ in results.runs} <= again.reused
@@ -148,7 +148,7 @@ def test_features_of_another_teacher_are_computed_again(place, tmp_path):
 
 @pytest.mark.parametrize('target', ['timm', 'onnx'])
 def test_exported_student_classifies_as_the_live_one(place, target):
-    root, results = place
+    _root, results = place
     work = Path('work_dirs/quickstart/fashion-mnist')
     checkpoint = next(r for r in results.runs if r.kind == 'distilled')
     image = Path('data/quickstart/fashion-mnist') / results.example
@@ -163,7 +163,7 @@ def test_exported_student_classifies_as_the_live_one(place, target):
 
 
 def test_inferencer_names_what_is_wrong(place, tmp_path):
-    root, results = place
+    _root, results = place
     with pytest.raises(UserError, match='give a config and a checkpoint, or'):
         ImageClassificationInferencer(config='a.py')
     with pytest.raises(MissingFileError, match=r'no certificate\.json'):
