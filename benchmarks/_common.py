@@ -138,14 +138,14 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         lines.append(
             f'| {row.name} | {row.setting} | {1000 * row.baseline_s:.2f} ms | {1000 * row.ours_s:.2f} ms '
-            f'| {row.ratio:.3f} ({row.ratio_error:.3f}) | >= {row.aim:.3f} | {row.max_abs_diff:.1e} | {row.peak_mb:.0f} |'
+            f'| {row.ratio:.3f} ({row.ratio_error:.3f}) | >= {row.aim:.3f} | {row.max_abs_diff:.1e} | {row.peak_mb:.0f} |'  # noqa: E501
         )
     return '\n'.join(lines)
 
 
 def report(rows: Sequence[Row], arguments: argparse.Namespace, title: str) -> None:
     """Print the table; with ``--json FILE`` also write FILE and the table beside it."""
-    text = f'Machine: {machine()}. Medians of interleaved runs; ratio = baseline / ours, median of the pairs.\n\n{table(rows)}\n'
+    text = f'Machine: {machine()}. Medians of interleaved runs; ratio = baseline / ours, median of the pairs.\n\n{table(rows)}\n'  # noqa: E501
     print(text)
     if arguments.json is not None:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -178,7 +178,7 @@ def _feature_rows(
 
 def dense_map(network: Any, images: Tensor) -> tuple[np.ndarray, int]:
     """The deepest feature map (N, D, H, W) of a timm network that is not coarser than ``FINEST``, and its stride."""
-    strides = network.feature_info.reduction()
+    strides = [info['reduction'] for info in network.feature_info]
     index = max(i for i, stride in enumerate(strides) if stride <= max(FINEST, min(strides)))
     with torch.inference_mode():
         maps = network.forward_intermediates(images, indices=[index], intermediates_only=True)
