@@ -220,7 +220,7 @@ def main() -> None:
     repeats = 60 if arguments.quick else 200
     rows = [loss_row(repeats, "system's allocator")]
     keep_memory()
-    rows += [loss_row(repeats, 'memory kept'), step_row(10 if arguments.quick else 80)]
+    rows += [loss_row(repeats, 'memory kept'), step_row(8 if arguments.quick else 80)]
     report(rows, arguments, 'SSLD: speed')
 
 
