@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument('image')
     parser.add_argument('--config', help='config the student was trained with')
     parser.add_argument('--checkpoint', help='checkpoint that training wrote')
-    parser.add_argument('--export', metavar='DIR', help='folder of an export to onnx or torchscript')
+    parser.add_argument('--export', metavar='DIR', help='folder of an export to timm, onnx or torchscript')
     parser.add_argument('--out', default='prediction.png', help='picture with the five best classes')
     args = parser.parse_args()
     return guarded(lambda: run(args))

@@ -1,17 +1,36 @@
-"""The main job on real images: what `make quickstart` runs. DATA and SEEDS come from the environment."""
+"""The main job on real images: what ``make quickstart`` runs."""
 
+import argparse
 import os
 import sys
 
 from vfd.apis.cli import guarded
 
 
-def main() -> None:
-    """Run it."""
-    from vfd.apis.quickstart.run import quickstart
+def main() -> int:
+    """Read command line and environment and run every step that is not done yet."""
+    parser = argparse.ArgumentParser(
+        description='Distil a real ImageNet teacher into a small student, without labels, on real images.'
+    )
+    parser.add_argument(
+        '--data',
+        default=os.environ.get('DATA', 'fashion-mnist'),
+        help='fashion-mnist or cifar10; default: $DATA, else fashion-mnist',
+    )
+    parser.add_argument(
+        '--seeds',
+        default=os.environ.get('SEEDS', '1'),
+        help='number of runs, with several: mean and spread; default: $SEEDS, else 1',
+    )
+    args = parser.parse_args()
 
-    quickstart(os.environ.get('DATA', 'fashion-mnist'), int(os.environ.get('SEEDS', '1')))
+    def run() -> None:
+        from vfd.apis.quickstart.run import quickstart
+
+        quickstart(args.data, args.seeds)
+
+    return guarded(run)
 
 
 if __name__ == '__main__':
-    sys.exit(guarded(main))
+    sys.exit(main())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
+from torch import Tensor
 
 from vfd.apis.config import load_config
 from vfd.compat import require
@@ -19,6 +21,7 @@ from vfd.datasets import read_image
 from vfd.errors import MissingFileError, UserError
 from vfd.export.images import real_images
 from vfd.export.student import live_student
+from vfd.teachers import Normalization
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class ImageClassificationInferencer:
     Args:
         config: what the student was trained with.
         checkpoint: what training wrote.
-        export: instead of both, a folder that ``vfd export --to onnx`` or ``--to torchscript`` wrote.
+        export: instead of both, a folder that ``vfd export --to timm``, ``onnx`` or ``torchscript`` wrote.
         classes: names; default: those that checkpoint or export know, else numbers.
 
     Raises:
@@ -57,8 +60,8 @@ class ImageClassificationInferencer:
         classes: Sequence[str] | None = None,
     ) -> None:
         if (export is None) == (checkpoint is None) or (config is None) != (checkpoint is None):
-            raise UserError('give config and checkpoint, or the folder of an export')
-        self._forward: Any
+            raise UserError('give a config and a checkpoint, or the folder of an export')
+        self._forward: Callable[[str | Path], Tensor]
         if export is not None:
             self._forward, known = _exported(Path(export))
         else:
@@ -75,43 +78,73 @@ class ImageClassificationInferencer:
         Args:
             image: the file.
             top: how many classes are wanted.
+
+        Raises:
+            MissingFileError: there is no such file.
+            UserError: it is no image, or the names do not match the number of classes.
         """
+        if not Path(image).is_file():
+            raise MissingFileError(f'no image at {image}')
         with torch.no_grad():
-            probabilities = torch.as_tensor(self._forward(image)).softmax(-1)
+            probabilities = self._forward(image).softmax(-1)  # (C,)
         if self.classes and len(self.classes) != len(probabilities):
-            raise UserError(f'{len(self.classes)} class names for {len(probabilities)} classes')
+            raise UserError(
+                f'{len(self.classes)} class names for a network with {len(probabilities)} classes'
+            )
         best = probabilities.topk(min(top, len(probabilities)))
         names = [self.classes[i] if self.classes else f'class {i}' for i in best.indices.tolist()]
         return Prediction(np.ascontiguousarray(read_image(image)[..., ::-1]), names, best.values.tolist())
 
 
-def _exported(folder: Path) -> tuple[Any, list[str] | None]:
+def _exported(folder: Path) -> tuple[Callable[[str | Path], Tensor], list[str] | None]:
     """A function from image file to logits (C,), and the class names."""
     path = folder / 'certificate.json'
     if not path.is_file():
         raise MissingFileError(f'{folder} has no certificate.json, so it is no export of vfd')
     certificate = json.loads(path.read_text(encoding='utf-8'))
-    artefact, size = folder / certificate['artefact'], certificate['preprocessing']
-    if certificate['target'] == 'onnx':
-        require('onnxruntime')
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(str(artefact), providers=['CPUExecutionProvider'])
-        name = session.get_inputs()[0].name
-        return lambda image: session.run(None, {name: _as_input(image, size)})[0][0], certificate['classes']
-    if certificate['target'] == 'torchscript':
-        script = torch.jit.load(str(artefact))
-        return lambda image: script(torch.from_numpy(_as_input(image, size)))[0], certificate['classes']
-    raise UserError(f'{folder} is an export to {certificate["target"]}; this reads onnx and torchscript')
+    artefact, target = folder / certificate['artefact'], certificate['target']
+    if target not in _NETWORKS:
+        raise UserError(f'{folder} is an export to {target}; this reads {", ".join(_NETWORKS)}')
+    network = _NETWORKS[target](artefact, certificate)
+    described = certificate['preprocessing']
+    return lambda image: network(_as_input(image, described))[0], certificate['classes']
 
 
-def _as_input(image: str | Path, preprocessing: dict[str, Any]) -> np.ndarray:
+def _timm(artefact: Path, certificate: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    """Built as the certificate's own lines build it; they are read as data, not run."""
+    import timm
+
+    calls = [node for node in ast.walk(ast.parse(certificate['snippet'])) if isinstance(node, ast.Call)]
+    call = next(c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == 'create_model')
+    arguments = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg}
+    arguments['checkpoint_path'] = str(artefact)  # the folder may have been moved
+    return timm.create_model(ast.literal_eval(call.args[0]), **arguments).eval()
+
+
+def _onnx(artefact: Path, certificate: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    require('onnxruntime')
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(artefact), providers=['CPUExecutionProvider'])
+    name = session.get_inputs()[0].name
+    return lambda images: torch.from_numpy(session.run(None, {name: images.numpy()})[0])
+
+
+def _torchscript(artefact: Path, certificate: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    return torch.jit.load(str(artefact))
+
+
+_NETWORKS = {'timm': _timm, 'onnx': _onnx, 'torchscript': _torchscript}
+
+
+def _as_input(image: str | Path, preprocessing: dict[str, Any]) -> Tensor:
     """(1, 3, H, W) float32 as the certificate describes."""
-    _, height, width = preprocessing['size']
-    pixels = cv2.resize(read_image(image), (width, height), interpolation=cv2.INTER_AREA)
-    if preprocessing['channel_order'] == 'RGB':
-        pixels = pixels[..., ::-1]
-    values = (pixels.astype(np.float32) - np.float32(preprocessing['mean'])) / np.float32(
-        preprocessing['std']
+    pixels = read_image(image)  # BGR
+    height, width = preprocessing['size'][-2:]
+    if pixels.shape[:2] != (height, width):
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+    wanted = Normalization(
+        tuple(preprocessing['mean']), tuple(preprocessing['std']), preprocessing['channel_order'] == 'RGB'
     )
-    return np.ascontiguousarray(values.transpose(2, 0, 1)[None])
+    batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+    return Normalization(rgb=False).convert(batch, wanted)

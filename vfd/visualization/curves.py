@@ -52,7 +52,7 @@ def draw_curves(panels: Sequence[Panel], theme: Theme, x_label: str = 'training 
         axes.set(title=panel.title, xlabel=x_label, ylabel=panel.y_label)
         axes.set_xlim(left=0)
         if panel.from_zero:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, axes.get_ylim()[1] * 1.08)
         axes.legend(
             loc='upper center', bbox_to_anchor=(0.5, -0.2), ncols=3, frameon=False, fontsize=9,
             labelcolor=theme.text, handlelength=1.6,

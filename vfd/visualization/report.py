@@ -105,17 +105,20 @@ class Report:
             f'<div class="scroll"><table><thead><tr>{row(header, "th")}</tr></thead><tbody>{body}</tbody></table></div>'
         )
 
-    def figure(self, draw: Callable[[Theme], bytes], alt: str, caption: str = '') -> None:
+    def figure(
+        self, draw: Callable[[Theme], bytes], alt: str, caption: str = '', width: int | None = None
+    ) -> None:
         """A picture, drawn for light and for dark screens.
 
         Args:
             draw: makes a PNG in the colours of a theme.
             alt: what it shows, for those who do not see it.
             caption: below it.
+            width: in pixels of the page; default: its own, at most the page's.
         """
         light, dark = (base64.b64encode(draw(theme)).decode() for theme in (LIGHT, DARK))
         self._parts.append(
-            '<figure><picture>'
+            f'<figure{f" style=max-width:{width}px" if width else ""}><picture>'
             f'<source media="(prefers-color-scheme: dark)" srcset="data:image/png;base64,{dark}">'
             f'<img src="data:image/png;base64,{light}" alt="{escape(alt)}"></picture>'
             + (f'<figcaption>{escape(caption)}</figcaption>' if caption else '')

@@ -94,6 +94,7 @@ def write_report(results: Results, teacher: TeacherSpec, work: Path) -> Path:
         lambda theme: draw_prediction(prediction.image, prediction.names, prediction.scores, theme),
         f'a test image and the probabilities of its best classes: {prediction.names[0]} first',
         f'{results.example}, classified by the exported ONNX file; the folder names its true class.',
+        width=640,
     )
     report.heading('Exports')
     report.table(

@@ -41,7 +41,7 @@ class Run:
         folder: its work folder.
         accuracy: of the last step on the test images, in 0..1.
         knn: accuracy of nearest neighbours among the labelled images, by its features, in 0..1.
-        seconds: of the training.
+        seconds: of the training, its interrupted parts included.
     """
 
     kind: str
@@ -79,16 +79,21 @@ def train_once(
     key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
     if _read(folder / DONE).get('key') == key and last_checkpoint(folder).exists():
         return Run(kind, seed, folder, **_read(folder / DONE)['result']), True
-    resume = _read(folder / STARTED).get('key') == key
+    started = _read(folder / STARTED)
+    resume = started.get('key') == key
+    earlier = started['seconds'] if resume else 0.0
     if folder.exists() and not resume:
         shutil.rmtree(folder)
-    atomic_write(folder / STARTED, json.dumps({'key': key}))
+    atomic_write(folder / STARTED, json.dumps({'key': key, 'seconds': earlier}))
     cfg.resume = resume
     cfg.experiment_name = f'{kind}-seed{seed}-{secrets.token_hex(4)}'  # several runs in one process
     begun = time.perf_counter()
-    with training_threads():
-        run(cfg)
-    seconds = time.perf_counter() - begun
+    try:
+        with training_threads():
+            run(cfg)
+    finally:  # also when interrupted: the time counts for the run that goes on
+        seconds = earlier + time.perf_counter() - begun
+        atomic_write(folder / STARTED, json.dumps({'key': key, 'seconds': seconds}))
     accuracy = read_scalars(folder)['accuracy/top1'][1][-1] / 100
     student = live_student(cfg, last_checkpoint(folder))
     result = {'accuracy': accuracy, 'knn': student_knn(student, data), 'seconds': seconds}
