@@ -66,7 +66,7 @@ def test_commands_parse(page, monkeypatch):
     for command in commands(page):
         if OTHERS.match(command):
             continue
-        words = [word for word in shlex.split(command) if not re.match(r'[A-Z_]+=', word)]
+        words = [word for word in shlex.split(command) if not re.match(r'[A-Z0-9_]+=', word)]
         program, *arguments = words
         if program.endswith('python'):
             program, *arguments = arguments
