@@ -41,8 +41,8 @@ class Results:
     seconds: dict[str, float]
     reused: set[str]
 
-    header = ('network', 'learns from', 'parameters', 'accuracy', 'kNN accuracy', 'training time')
-    distilled_name = 'student, distilled'
+    header = ('network', 'learns from', 'parameters', 'accuracy', 'kNN', 'training')
+    distilled_name = 'student distilled'
 
     def of(self, kind: str) -> list[Run]:
         """The runs of a kind."""
@@ -59,13 +59,13 @@ class Results:
         teacher_size = self.probe['parameters']
         rows = [
             [
-                f'teacher {self.teacher_name}, probe', f'{labels} labels', f'{teacher_size / 1e6:.2f} M',
+                'teacher probe', f'{labels} labels', f'{teacher_size / 1e6:.2f} M',
                 f'{self.probe["test_accuracy"]:.3f}', f'{self.teacher_knn:.3f}', '',
             ]
         ]  # fmt: skip
         for kind, name, source in (
-            ('supervised', 'student, supervised', f'{labels} labels'),
-            ('distilled', self.distilled_name, f'{images} images without labels'),
+            ('supervised', 'student supervised', f'{labels} labels'),
+            ('distilled', self.distilled_name, f'{images} images, no labels'),
         ):
             runs = self.of(kind)
             rows.append(
