@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from vfd import compat
 from vfd.checkpoints import file_sha256, load_state
 from vfd.errors import MissingFileError, UserError
 
@@ -248,3 +249,12 @@ def test_flipped_bytes_give_one_clear_error(tmp_path):
             except UserError:
                 refused += 1
     assert refused > 150
+
+
+def test_reading_leaves_the_declarations_of_others(tmp_path):
+    """mmengine's own checkpoints still load after a foreign file was read."""
+    compat.install()
+    before = set(torch.serialization.get_safe_globals())
+    torch.save({'state_dict': {'w': torch.ones(1)}}, tmp_path / 'a.pth')
+    load_state(tmp_path / 'a.pth')
+    assert set(torch.serialization.get_safe_globals()) == before

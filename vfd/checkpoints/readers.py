@@ -148,7 +148,9 @@ def _admitted(path: Path) -> Iterator[None]:
         names += [(core.multiarray.scalar, f'{module}.scalar')]
     if _mentions(path, b'mmengine'):
         compat.install()  # declares what mmengine's checkpoints hold
-    with torch.serialization.safe_globals(names):
+    # Leaving the context takes its names off torch's list: not those that others declared for the whole process.
+    declared = torch.serialization.get_safe_globals()
+    with torch.serialization.safe_globals([name for name in names if name not in declared]):
         yield
 
 
