@@ -121,3 +121,11 @@ def test_as_a_script(folder_data):
     )  # fmt: skip
     assert result.returncode == 2
     assert result.stderr.strip().startswith('error: ') and 'Traceback' not in result.stderr
+
+
+def test_a_half_fitting_student_is_refused(vfd_command, tmp_path):
+    """load_from with a checkpoint of another network: mmengine would warn and train from scratch."""
+    torch.save({'state_dict': {'student.conv1.weight': torch.zeros(1)}, 'meta': {}}, tmp_path / 'other.pth')
+    options = (*SHORT, f'load_from={tmp_path}/other.pth')
+    code, _, err = vfd_command('train', TINY, '--work-dir', tmp_path, *options)
+    assert code == 2 and 'other.pth is not of the model' in err

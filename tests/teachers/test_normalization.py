@@ -46,3 +46,11 @@ def test_reads_what_mmdet_and_mmseg_do():
     norm = Normalization.of_preprocessor(preprocessor)
     assert norm == Normalization((1.0, 2.0, 3.0), (1.0, 1.0, 2.0), rgb=True)
     assert not Normalization.of_preprocessor(ImgDataPreprocessor()).rgb
+
+
+def test_equal_settings_are_equal():
+    """A preprocessor stores float32, timm multiplies float64 by 255: no batch is re-normalised for that."""
+    preprocessor = ClsDataPreprocessor(
+        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
+    )
+    assert Normalization.of_preprocessor(preprocessor) == IMAGENET

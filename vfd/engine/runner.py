@@ -201,21 +201,22 @@ class Runner(_Runner):
         strict: bool = False,
         revise_keys: list = [(r'^module\.', '')],  # noqa: B006  (mmengine's signature)
     ) -> dict:
-        """Load a checkpoint into the model. When resuming, every tensor has to fit.
+        """Load a checkpoint into the model. When resuming, or into a distiller, every tensor has to fit.
 
         Raises:
             MissingFileError: the file is not there.
-            UserError: resuming, and the file is of another model or was trained with another teacher.
+            UserError: the file is of another model or, when resuming, was trained with another teacher.
         """
+        strict = strict or self._resume or hasattr(self.bare_model, 'teacher')
         try:
-            checkpoint = super().load_checkpoint(filename, map_location, strict or self._resume, revise_keys)
+            checkpoint = super().load_checkpoint(filename, map_location, strict, revise_keys)
         except FileNotFoundError as error:
             raise MissingFileError(f'the checkpoint is not there: {filename}') from error
         except RuntimeError as error:
-            if not self._resume:
+            if not strict:
                 raise
             raise UserError(
-                f'{filename} is not of the model in this config, so it cannot be resumed: {error}'
+                f'{filename} is not of the model in this config, nothing was loaded: {error}'
             ) from error
         if self._resume:
             resume.check_teacher(checkpoint, self.bare_model, filename)

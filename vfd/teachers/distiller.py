@@ -9,6 +9,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from vfd.registry import MODELS
+from vfd.teachers.student_names import keep_timm_names
 
 
 class Distiller(BaseModel):
@@ -33,6 +34,7 @@ class Distiller(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.student = MODELS.build(student)
+        keep_timm_names(self.student)
         self.teacher = MODELS.build(teacher)
         self.teacher.bind(self.data_preprocessor)
 

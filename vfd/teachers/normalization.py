@@ -66,7 +66,10 @@ class Normalization:
 
 
 def _triple(values: Sequence[float]) -> tuple[float, float, float]:
-    """Three channels, also from the one value that grey preprocessors give."""
-    values = list(values)
+    """Three channels, also from the one value that grey preprocessors give.
+
+    Preprocessors keep float32; seven digits give back the decimal that was written, so that equal settings are equal.
+    """
+    values = [float(f'{value:.7g}') for value in values]
     first, second, third = values * 3 if len(values) == 1 else values
     return (first, second, third)

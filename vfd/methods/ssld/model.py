@@ -24,7 +24,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vfd.errors import UserError
 from vfd.losses import FeatureDistanceLoss, SSLDLoss
-from vfd.methods.ssld.student_names import keep_timm_names
 from vfd.registry import MODELS
 from vfd.teachers import Distiller
 
@@ -77,7 +76,6 @@ class SSLDDistiller(Distiller):
         if feature_loss is not None and feature_tap is None:
             raise UserError('SSLDDistiller: feature_loss needs feature_tap, for example "stage.3".')
         super().__init__(student, teacher, data_preprocessor, init_cfg)
-        keep_timm_names(self.student)
         if getattr(self.data_preprocessor, 'batch_augments', None) is None:  # mixup and the like need labels
             self.data_preprocessor.register_forward_pre_hook(_drop_labels, with_kwargs=True)
         self.distill_loss = MODELS.build(distill_loss or {'type': 'vfd.SSLDLoss'})
