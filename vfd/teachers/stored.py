@@ -40,6 +40,7 @@ class StoredTeacher:
         for tap in self.taps:
             if tap not in self._store.fields:
                 raise UserError(f'{store} has no field "{tap}"; it has {", ".join(self._store.fields)}')
+        self._keys: dict[str, str] = {}  # by image path: resolving a path asks the file system
         self._watch = Stopwatch()
 
     @property
@@ -87,6 +88,8 @@ class StoredTeacher:
 
     def _key(self, image: str) -> str:
         """The store's name of an image."""
+        if image in self._keys:
+            return self._keys[image]
         path = Path(image).resolve()
         key = path.relative_to(self.data_root).as_posix() if path.is_relative_to(self.data_root) else image
         if key not in self._store:
@@ -94,6 +97,7 @@ class StoredTeacher:
                 f'{self.path} has no record of {image} (its keys are relative to {self.data_root}). '
                 'The images changed after the teacher was asked: make the store again.'
             )
+        self._keys[image] = key
         return key
 
     def fingerprint(self) -> dict[str, Any]:

@@ -14,8 +14,7 @@ test_pipeline = [
 
 train_dataloader = dict(
     batch_size=64,
-    num_workers=1,
-    persistent_workers=True,
+    num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type='CustomDataset',
@@ -26,8 +25,7 @@ train_dataloader = dict(
 )
 test_dataloader = dict(
     batch_size=250,
-    num_workers=1,
-    persistent_workers=True,
+    num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='CustomDataset',
