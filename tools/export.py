@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from vfd.apis.cli import guarded
-from vfd.apis.export import export_arguments, run_export
+from vfd.apis.exporting import export_arguments, run_export
 
 
 def main() -> int:

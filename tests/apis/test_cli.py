@@ -50,6 +50,10 @@ def test_train_then_test(vfd_command, tmp_path):
     assert list(work.rglob('events.out.tfevents*'))
     code, out, _ = vfd_command('test', TINY, work / 'epoch_1.pth', '--work-dir', work)
     assert code == 0 and 'accuracy/top1' in out
+    code, out, _ = vfd_command(
+        'export', TINY, work / 'epoch_1.pth', '--to', 'timm', '--out', tmp_path / 'export'
+    )
+    assert code == 0 and (tmp_path / 'export/timm/certificate.json').exists()
 
 
 def test_the_supervised_twin(vfd_command, tmp_path):
@@ -57,17 +61,22 @@ def test_the_supervised_twin(vfd_command, tmp_path):
     code, out, _ = vfd_command('train', TINY, '--work-dir', tmp_path, '--baseline', *SHORT)
     assert code == 0 and 'loss_ssld' not in out
     checkpoint = torch.load(tmp_path / 'baseline/epoch_1.pth', map_location='cpu', weights_only=True)
+    assert (
+        checkpoint['meta']['iter'] == 4
+    )  # 20 + 12 images in batches of 8, as the distillation, of 20 labelled ones
     assert 'conv1.weight' in checkpoint['state_dict'] or 'conv1.0.weight' in checkpoint['state_dict']
     assert 'teacher' not in checkpoint['meta']['vfd']
 
 
-def test_twin_config(tmp_path):
+def test_twin_config(tmp_path, folder_data, monkeypatch):
+    monkeypatch.chdir(folder_data)
     cfg = load_config(TINY, {'work_dir': str(tmp_path)})
     cfg.baseline = dict(train_dataloader=dict(batch_size=4))
     twin = baseline.twin(cfg)
     assert twin.model.type == 'mmpretrain.TimmClassifier'
     assert twin.model.data_preprocessor == cfg.data_preprocessor
     assert twin.train_dataloader.batch_size == 4 and 'baseline' not in twin
+    assert twin.train_dataloader.num_batch_per_epoch == 4  # as many steps, of half the size
     assert twin.train_cfg == cfg.train_cfg and twin.optim_wrapper == cfg.optim_wrapper
     assert twin.work_dir == f'{tmp_path}/baseline'
     assert cfg.model.type == 'vfd.SSLDDistiller'  # the original is untouched

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from PIL import Image
 from safetensors import safe_open
 
-from vfd.apis.export import export
+from vfd.apis.exporting import export
 from vfd.checkpoints import file_sha256, load_state
 from vfd.errors import MissingFileError, MissingPackageError, UserError
 from vfd.export import TARGETS, load_target

@@ -10,6 +10,8 @@ from typing import Any
 _HOME = {
     'train': 'training',
     'test': 'training',
+    'export': 'exporting',
+    'ImageClassificationInferencer': 'inference',
     'load_config': 'config',
     'twin': 'baseline',
 }

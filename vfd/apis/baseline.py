@@ -5,7 +5,11 @@ A distilled student is worth something only if the same network, trained the ord
 
 from __future__ import annotations
 
-from mmengine.config import Config
+import math
+import os
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS, init_default_scope
 
 from vfd.errors import UserError
 
@@ -18,8 +22,8 @@ def twin(config: Config) -> Config:
     in the config under ``baseline`` and is merged over it, for example
     ``baseline=dict(train_dataloader=dict(dataset=dict(data_prefix='labelled')))``.
 
-    The number of steps is equal where the config counts iterations (``by_epoch=False``); with epochs, both see as many
-    epochs of their own data.
+    Where the config counts epochs, the labelled images are repeated so that an epoch of the twin has as many steps as
+    one of the distillation; the schedule is then the same in both.
 
     Args:
         config: a checked config whose model has a student.
@@ -41,7 +45,27 @@ def twin(config: Config) -> Config:
     if preprocessor is not None:
         student['data_preprocessor'] = preprocessor
     cfg.model = student
+    distillation = cfg.train_dataloader
     cfg.merge_from_dict(cfg.pop('baseline', None) or {})
+    if _counts_epochs(cfg.train_cfg) and cfg.train_dataloader != distillation:
+        cfg.train_dataloader = _of_equal_length(cfg.train_dataloader, distillation, cfg.get('default_scope'))
     if cfg.get('work_dir'):
         cfg.work_dir = f'{cfg.work_dir}/baseline'
     return cfg
+
+
+def _counts_epochs(train_cfg: ConfigDict) -> bool:
+    """Whether a training loop counts epochs, as mmengine decides it."""
+    return train_cfg.get('by_epoch', 'max_epochs' in train_cfg)
+
+
+def _of_equal_length(loader: ConfigDict, other: ConfigDict, scope: str | None) -> ConfigDict:
+    """The data loader, its images repeated and cut so that an epoch has as many batches as one of ``other``."""
+    init_default_scope(scope or 'mmengine')
+    own, wanted = (len(DATASETS.build(part.dataset)) for part in (loader, other))
+    processes = int(os.environ.get('WORLD_SIZE', '1'))
+    share = math.ceil(wanted / processes)
+    batches = share // other.batch_size if other.get('drop_last') else math.ceil(share / other.batch_size)
+    times = math.ceil(batches * loader.batch_size * processes / own)
+    repeated = dict(type='RepeatDataset', times=times, dataset=loader.dataset)
+    return ConfigDict(loader, dataset=repeated, num_batch_per_epoch=batches)

@@ -96,14 +96,14 @@ def test(args: argparse.Namespace) -> None:
 
 def export_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``export``."""
-    from vfd.apis import export as api
+    from vfd.apis import exporting as api
 
     api.export_arguments(parser)
 
 
 def export(args: argparse.Namespace) -> None:
-    """``export``: see :func:`vfd.apis.export.export`."""
-    from vfd.apis import export as api
+    """``export``: see :func:`vfd.apis.exporting.export`."""
+    from vfd.apis import exporting as api
 
     api.run_export(args)
 

@@ -2,7 +2,7 @@
 
 A target is a module with ``TOLERANCE``, ``check(student)``, ``write(student, folder, images)``,
 ``annotate(artefact, text)``, ``reload(artefact, student)`` and ``snippet(artefact, student)``; see `Target`.
-`vfd.apis.export` runs them.
+`vfd.apis.exporting` runs them.
 """
 
 from vfd.export.certificate import Certificate

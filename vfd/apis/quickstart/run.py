@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vfd.apis.baseline import twin
-from vfd.apis.export import export
+from vfd.apis.exporting import export
 from vfd.apis.quickstart import teacher as teachers
 from vfd.apis.quickstart.data import ImageFolders, Recipe, prepare
 from vfd.apis.quickstart.report import write_report
