@@ -316,7 +316,6 @@ def test_half_precision_answers_in_float32(cnn_file, dtype):
     half = Teacher(CNN, str(cnn_file[0]), dtype=dtype)
     images = torch.rand(2, 3, 32, 32)
     with torch.autocast('cpu', dtype=torch.bfloat16):  # the student's autocast does not reach the teacher
-        assert torch.equal(full(images)['logits'], full.network(images.float()).float()) is False
         answer = full(images)['logits']
     torch.testing.assert_close(answer, cnn_file[1](images))
     assert half(images)['logits'].dtype == torch.float32
@@ -328,3 +327,34 @@ def test_time_is_counted(cnn_file):
     assert teacher.seconds == 0
     teacher(torch.rand(1, 3, 32, 32))
     assert teacher.seconds > 0
+
+
+def test_compile_goes_through_torch_compile(cnn_file, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, 'compile', lambda function: compiled.append(function) or function)
+    teacher = Teacher(CNN, str(cnn_file[0]), compile=True)
+    images = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(teacher(images)['logits'], cnn_file[1](images))
+    assert compiled == [teacher.source.answer]
+
+
+def test_a_position_embedding_is_resized_only_when_asked(vit_file):
+    larger = dict(VIT, img_size=64)
+    with pytest.raises(UserError, match='resize_pos_embed=True'):
+        Teacher(larger, str(vit_file[0]))
+    teacher = Teacher(larger, str(vit_file[0]), resize_pos_embed=True)
+    assert teacher.report.reshaped == ['pos_embed']
+
+
+def test_weights_that_cannot_be_downloaded(monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError('no route to host')
+
+    monkeypatch.setattr(timm, 'create_model', offline)
+    with pytest.raises(UserError, match=r'timm:resnet18 could not be fetched \(no route to host\)'):
+        Teacher(dict(type='vfd.TimmSource', model_name='resnet18'), 'pretrained')
+
+
+def test_an_unpublished_tag_names_the_published_ones():
+    with pytest.raises(UserError, match=r'resnet10t\.c3_in1k'):
+        Teacher(dict(type='vfd.TimmSource', model_name='resnet10t.nothing'), 'random')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -111,14 +110,11 @@ def _exported(folder: Path) -> tuple[Callable[[str | Path], Tensor], list[str] |
 
 
 def _timm(artefact: Path, certificate: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-    """Built as the certificate's own lines build it; they are read as data, not run."""
+    """Built with the arguments that the certificate records."""
     import timm
 
-    calls = [node for node in ast.walk(ast.parse(certificate['snippet'])) if isinstance(node, ast.Call)]
-    call = next(c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == 'create_model')
-    arguments = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg}
-    arguments['checkpoint_path'] = str(artefact)  # the folder may have been moved
-    return timm.create_model(ast.literal_eval(call.args[0]), **arguments).eval()
+    student = certificate['student']
+    return timm.create_model(student['network'], checkpoint_path=str(artefact), **student['arguments']).eval()
 
 
 def _onnx(artefact: Path, certificate: dict[str, Any]) -> Callable[[Tensor], Tensor]:

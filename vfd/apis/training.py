@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from huggingface_hub.errors import LocalEntryNotFoundError
 from mmengine.config import Config
 
 from vfd.apis.check import suggest_type
@@ -156,6 +157,11 @@ def clear_errors(cfg: Config) -> Iterator[None]:
             raise
         raise UserError(
             f'the config gives "{found[1]}" to something that does not take it: {error}'
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f'published weights could not be fetched ({error}). Check the connection, or set pretrained=False in the '
+            'config'
         ) from error
     except FileNotFoundError as error:
         if isinstance(error, UserError) or error.filename is None:

@@ -17,6 +17,7 @@ from mmengine.config import Config
 import vfd
 from vfd.export.parity import Parity
 from vfd.export.student import LiveStudent
+from vfd.export.timm_form import timm_form
 
 FILE_NAME = 'certificate.json'
 
@@ -37,7 +38,7 @@ class Certificate:
         images: names of the images that were compared.
         preprocessing: how an image becomes the input: size, mean and std of pixels in 0..255, channel order.
         classes: class names, if the checkpoint knows them.
-        student: network and number of parameters.
+        student: network, number of parameters and, for timm, the arguments of ``create_model``.
         checkpoint: name and SHA-256 of the source, and what was loaded from it.
         config: name and SHA-256.
         teacher: reference and fingerprint, from the checkpoint; None for a model trained without a teacher.
@@ -94,10 +95,7 @@ def certify(
         images=names,
         preprocessing=preprocessing(student, images),
         classes=student.classes,
-        student={
-            'network': network_name(student),
-            'parameters': sum(p.numel() for p in student.model.parameters()),
-        },
+        student=_network(target, student),
         checkpoint={
             'name': student.state.path.name,
             'sha256': student.state.sha256,
@@ -111,6 +109,17 @@ def certify(
         versions=versions(target),
         snippet=snippet,
     )
+
+
+def _network(target: str, student: LiveStudent) -> dict[str, Any]:
+    """Name and size of the network and, where timm builds it, the arguments that it is built with."""
+    described: dict[str, Any] = {
+        'network': network_name(student),
+        'parameters': sum(p.numel() for p in student.model.parameters()),
+    }
+    if target == 'timm':
+        described['arguments'] = timm_form(student).args
+    return described
 
 
 def network_name(student: LiveStudent) -> str:

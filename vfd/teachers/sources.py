@@ -72,6 +72,15 @@ def check_taps(taps: Sequence[str], kinds: Sequence[str], name: str) -> None:
             )
 
 
+def not_fetched(name: str, error: Exception) -> UserError:
+    """The error of a library that could not get its published weights, as the user can mend it."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return UserError(
+        f'the published weights of {name} could not be fetched ({reason}). Check the connection, or give a weight '
+        'file as checkpoint=...'
+    )
+
+
 @MODELS.register_module()
 class TimmSource:
     """A timm network.
@@ -96,12 +105,17 @@ class TimmSource:
         try:
             network = timm.create_model(model_name, pretrained=pretrained, **kwargs)
         except RuntimeError as error:
+            if 'Invalid pretrained tag' in str(error) or 'No pretrained weights' in str(error):
+                known = ', '.join(timm.list_pretrained(f'{model_name.partition(".")[0]}.*')) or 'none'
+                raise UserError(f'timm: {error} It publishes: {known}.') from None
             if 'Unknown model' not in str(error):
                 raise
             hint = did_you_mean(model_name.partition('.')[0], timm.list_models())
             raise UserError(f'timm has no model "{model_name}"{hint}') from None
         except TypeError as error:
             raise UserError(f'timm model "{model_name}" does not take these arguments: {error}') from None
+        except OSError as error:
+            raise not_fetched(self.name, error) from error
         cfg = network.pretrained_cfg
         published = cfg.get('num_classes')
         if pretrained and 'logits' in taps and kwargs.get('num_classes', published) != published:
@@ -237,7 +251,12 @@ class OpenCLIPSource:
             raise UserError(f'{self.name}: name the published weights with tag=...; known: {tags}')
         if 'logits' in taps and not class_names:
             raise UserError(f'{self.name}: the tap "logits" needs class_names=[...]')
-        model = open_clip.create_model(model_name, pretrained=tag if pretrained else None)
+        try:
+            model = open_clip.create_model(model_name, pretrained=tag if pretrained else None)
+        except (OSError, RuntimeError) as error:
+            if not pretrained:
+                raise
+            raise not_fetched(f'{self.name}, {tag}', error) from error
         check_taps(taps, ('logits', 'pooled', 'block'), self.name)
         size = open_clip.get_model_preprocess_cfg(model)
         self.normalization = Normalization.from_unit(size['mean'], size['std'])
@@ -311,9 +330,7 @@ class MMSource:
     ) -> None:
         self.name = f'mm:{model.get("type")}'
         if pretrained:
-            raise UserError(
-                f'{self.name}: give the file (or its address) as checkpoint=..., not "pretrained"'
-            )
+            raise UserError(f'{self.name}: give the weight file as checkpoint=..., not "pretrained"')
         self.network: Any = MODELS.build(model)
         self._backbone = getattr(self.network, 'backbone', self.network)
         kinds = ['stage']

@@ -41,7 +41,7 @@ class Teacher:
             them; None leaves them as they are.
         dtype: arithmetic of the network: ``float32``, ``bfloat16`` or ``float16``. Answers are float32.
         bn: ``'eval'`` uses the stored batch-norm statistics; ``'train'`` uses those of the batch and moves the stored
-            ones, as SSLD was published (section 2.3 of its page). Moved statistics are never saved.
+            ones, as SSLD's teachers did when it was published. Moved statistics are never saved.
         compile: run the network through ``torch.compile``.
         resize_pos_embed: allow a checkpoint whose position embedding has another grid, and interpolate it.
         trust: allow a checkpoint that needs arbitrary code to be unpickled. Only for files of your own.

@@ -131,10 +131,10 @@ def student_features(student: LiveStudent, data: ImageFolders, files: list[str])
 
 @contextmanager
 def training_threads() -> Iterator[None]:
-    """Leave one core to the process that reads images: with two on one core, both wait."""
+    """As many threads as there are cores, but no more than such a small network can use."""
     before = torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    torch.set_num_threads(max(1, min(cores - 1, MOST_THREADS)))
+    torch.set_num_threads(min(cores, MOST_THREADS))
     try:
         yield
     finally:
