@@ -12,6 +12,7 @@ compat.install()
 from mmengine import registry as _root  # noqa: E402  (the repairs come first)
 
 _ROOMS = [
+    'vfd.backbones',
     'vfd.methods',
     'vfd.teachers',
     'vfd.datasets',

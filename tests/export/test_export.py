@@ -37,9 +37,11 @@ STUDENTS = {
         'head': {'type': 'LinearClsHead', 'num_classes': 5, 'in_channels': 64},
     },
 }
-UNSUPPORTED = {('resnet', 'timm'), ('resnet', 'hf')}
-SLOW_TWINS = {('timm_backbone', 'onnx')}  # the same graph as timm_cnn's
-SUPPORTED = sorted({(name, target) for name in STUDENTS for target in TARGETS} - UNSUPPORTED - SLOW_TWINS)
+UNSUPPORTED = {('resnet', 'timm'), ('resnet', 'hf'), ('timm_cnn', 'mmdet'), ('timm_cnn', 'mmseg')}
+# What other students show too: graphs, and plain backbones.
+TWINS = {(name, target) for name in ('timm_backbone', 'timm_vit') for target in ('onnx', 'mmdet')}
+TWINS |= {('timm_backbone', 'mmseg')}
+SUPPORTED = sorted({(name, target) for name in STUDENTS for target in TARGETS} - UNSUPPORTED - TWINS)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -129,7 +131,7 @@ def metadata_inside(target, artefact):
     if target in ('timm', 'hf', 'safetensors'):
         with safe_open(artefact, 'pt') as handle:
             return json.loads(handle.metadata()['vfd'])
-    if target == 'mmpretrain':
+    if target in ('mmpretrain', 'mmdet', 'mmseg'):
         return torch.load(artefact, weights_only=True)['meta']['vfd']
     if target == 'torchscript':
         extra = {'vfd.json': ''}

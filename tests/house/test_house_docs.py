@@ -96,7 +96,10 @@ def test_config_blocks_pass_the_config_check(page, tmp_path):
     (tmp_path / '_base_').symlink_to(ROOT / 'configs/_base_')
     for number, block in enumerate(filter(is_config, blocks(page, 'python'))):
         file = tmp_path / f'block{number}.py'
-        file.write_text(block if '_base_ =' in block else f'_base_ = {str(TINY)!r}\n{block}')
+        whole_model = re.sub(
+            r'^model = dict\(\s*type=', 'model = dict(_delete_=True, type=', block, flags=re.MULTILINE
+        )
+        file.write_text(block if '_base_ =' in block else f'_base_ = {str(TINY)!r}\n{whole_model}')
         load_config(file)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from vfd import compat
 from vfd.apis.check import TOP_LEVEL_KEYS, check_config
 from vfd.errors import MissingFileError, UserError, did_you_mean
 
@@ -23,6 +24,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     Raises:
         UserError: the file is not there or no config, an option does not fit, a key or type is unknown.
     """
+    compat.install()  # bases such as 'mmdet::...' are looked up with what newer Pythons lack
     path = Path(path)
     if not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.glob('*.py')])

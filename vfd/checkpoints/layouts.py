@@ -6,6 +6,8 @@ import re
 
 from torch import Tensor
 
+from vfd.checkpoints import mae_layouts
+
 # Blocks in each of timm's seven stages of EfficientNet-Lite0.
 _LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
 
@@ -26,6 +28,10 @@ def translate(state: dict[str, Tensor], *, paddle: bool = False) -> tuple[str | 
         '_se_reduce' in n or n.startswith('_blocks.16.') for n in state
     ):
         return 'efficientnet-lite0', {_from_lite0(name): value for name, value in state.items()}
+    if mae_layouts.is_hugging_face(state):
+        return 'hf-vit-mae', mae_layouts.from_hugging_face(state)
+    if mae_layouts.is_mmpretrain(state):
+        return 'mmpretrain-mae', mae_layouts.from_mmpretrain(state)
     return None, state
 
 

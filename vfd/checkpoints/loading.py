@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from vfd.checkpoints.pos_embed import resize_position_embedding
+from vfd.checkpoints.pos_embed import Resize, resize_position_embedding
 from vfd.checkpoints.state import StateFile
 from vfd.errors import UserError
 
@@ -50,7 +50,7 @@ def load_into(
     prefix: str = '',
     rename: Mapping[str, str] | None = None,
     source_name: str = '',
-    resize_pos_embed: bool = False,
+    resize_pos_embed: bool | Resize = False,
 ) -> LoadReport:
     """Load tensors into ``module``; on any error the module is untouched.
 
@@ -66,8 +66,8 @@ def load_into(
         prefix: take only the file's names that start so, without it: ``'Teacher.'``, ``'student.'``.
         rename: replaces the start of names, after ``prefix`` is gone: ``{'head.fc.': 'fc.'}``.
         source_name: how errors and the report call the source; default: the file's path.
-        resize_pos_embed: allow a position embedding of another grid, interpolated as
-            `resize_position_embedding` says.
+        resize_pos_embed: allow a position embedding of another grid, interpolated by the rule named, see
+            `resize_position_embedding`; True takes timm's.
 
     Returns:
         The account.
@@ -102,7 +102,8 @@ def load_into(
             value = value.t()
             report.reshaped.append(name)
         if value.shape != target.shape and resize_pos_embed and name.endswith('pos_embed'):
-            value = resize_position_embedding(value, target, module)
+            rule = 'timm' if resize_pos_embed is True else resize_pos_embed
+            value = resize_position_embedding(value, target, module, rule)
             report.reshaped.append(name)
         if value.shape == target.shape:
             fitted[name] = value

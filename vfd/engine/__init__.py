@@ -1,7 +1,8 @@
 """The engine: Runner, loops, exact resume, hooks, schedulers, optimizer constructors."""
 
-from . import optim, schedulers
+from . import optim, schedulers, schedulers_linear
 from .hooks import BadDataHook, CheckpointHook, InterruptHook, NonFiniteHook, ProgressHook
+from .layer_decay import LayerDecay
 from .loader import StreamLoader
 from .loops import EpochTrainLoop, IterTrainLoop
 from .runner import Runner
@@ -13,6 +14,7 @@ __all__ = [
     'EpochTrainLoop',
     'InterruptHook',
     'IterTrainLoop',
+    'LayerDecay',
     'NonFiniteHook',
     'ProgressHook',
     'Runner',
@@ -20,4 +22,5 @@ __all__ = [
     'StreamLoader',
     'optim',
     'schedulers',
+    'schedulers_linear',
 ]

@@ -12,19 +12,20 @@ from vfd.errors import UserError
 from vfd.registry import PARAM_SCHEDULERS
 
 
-def warmup_cosine(step: int, total: float, warmup: float) -> float:
+def warmup_cosine(step: int, total: float, warmup: float, floor: float = 0.0) -> float:
     """Factor on the base learning rate at iteration ``step``.
 
-    Linear from 0 in ``round(warmup)`` iterations (the first one has factor 0), then half a cosine down to 0 over the
-    remaining ``total - warmup``. A warm-up longer than the training is cut to it.
+    Linear from 0 in ``round(warmup)`` iterations (the first one has factor 0), then half a cosine down to ``floor``
+    over the remaining ``total - warmup``. A warm-up longer than the training is cut to it.
     """
     warmup = min(warmup, total)
     rise = round(warmup)
     if step < rise:
         return step / rise
     if step >= total:
-        return 0.0
-    return 0.5 * (1.0 + math.cos(math.pi * (step - rise) / (total - warmup)))
+        return floor
+    cosine = 0.5 * (1.0 + math.cos(math.pi * (step - rise) / (total - warmup)))
+    return floor + (1.0 - floor) * cosine
 
 
 @PARAM_SCHEDULERS.register_module()
@@ -43,6 +44,10 @@ class WarmupCosineByIter(LRSchedulerMixin, _ParamScheduler):
         warmup: length of the warm-up, in iterations (in epochs in a config that is converted); may be fractional.
         begin: iteration of the first value.
         end: iteration at which the schedule has come to 0; mmengine's runner fills in the length of the training.
+        eta_min_ratio: last learning rate over the base one; the warm-up still starts at 0 (MAE, section "fine-tuning":
+            base 1e-3, last 1e-6).
+        hold: iterations for which a value is kept; with gradients accumulated over k iterations the released MAE code
+            changes the rate once in k, so give ``accumulative_counts`` to follow it to the digit.
         last_step: as in mmengine.
         by_epoch: must be False once built; True belongs to configs that mmengine converts.
         verbose: log each value.
@@ -57,6 +62,8 @@ class WarmupCosineByIter(LRSchedulerMixin, _ParamScheduler):
         warmup: float = 0,
         begin: int = 0,
         end: int = INF,
+        eta_min_ratio: float = 0.0,
+        hold: int = 1,
         last_step: int = -1,
         by_epoch: bool = False,
         verbose: bool = False,
@@ -72,7 +79,13 @@ class WarmupCosineByIter(LRSchedulerMixin, _ParamScheduler):
             )
         if warmup < 0:
             raise UserError(f'WarmupCosineByIter: warmup={warmup} must not be negative.')
+        if not 0 <= eta_min_ratio <= 1:
+            raise UserError(f'WarmupCosineByIter: eta_min_ratio={eta_min_ratio} must lie between 0 and 1.')
+        if hold < 1:
+            raise UserError(f'WarmupCosineByIter: hold={hold} must be at least 1 iteration.')
         self.warmup = warmup
+        self.eta_min_ratio = eta_min_ratio
+        self.hold = hold
         self.total = end - begin
         super().__init__(
             optimizer, begin=begin, end=end, last_step=last_step, by_epoch=False, verbose=verbose
@@ -98,5 +111,6 @@ class WarmupCosineByIter(LRSchedulerMixin, _ParamScheduler):
         return cls(optimizer, warmup=warmup * epoch_length, begin=begin, end=end, **kwargs)
 
     def _get_value(self) -> list[float]:
-        factor = warmup_cosine(self.last_step, self.total, self.warmup)
+        step = self.last_step - self.last_step % self.hold
+        factor = warmup_cosine(step, self.total, self.warmup, self.eta_min_ratio)
         return [base * factor for base in self.base_values]

@@ -29,6 +29,9 @@ class Certificate:
 
     Attributes:
         target: the form.
+        part: of the student: ``model``, or ``backbone`` without heads.
+        output: what the artefact answers, in words.
+        dropped: what of the checkpoint is not in the artefact, with the numbers of values.
         artefact: the file to load.
         max_error: largest absolute difference from the live student's outputs.
         mean_error: mean absolute difference.
@@ -48,6 +51,9 @@ class Certificate:
     """
 
     target: str
+    part: str
+    output: str
+    dropped: dict[str, int]
     artefact: Path
     max_error: float
     mean_error: float
@@ -75,6 +81,7 @@ def certify(
     target: str,
     artefact: Path,
     student: LiveStudent,
+    output: str,
     config: Config,
     parity: Parity,
     tolerance: float,
@@ -86,6 +93,9 @@ def certify(
     content = json.dumps(config.to_dict(), sort_keys=True, default=str)
     return Certificate(
         target=target,
+        part=student.part,
+        output=output,
+        dropped=student.dropped,
         artefact=artefact,
         max_error=parity.max_error,
         mean_error=parity.mean_error,
@@ -149,6 +159,10 @@ def versions(target: str) -> dict[str, str]:
     """Versions of vfd, torch, timm and the target's own packages."""
     own: dict[str, tuple[str, ...]] = {'hf': ('transformers',)}
     own |= {'onnx': ('onnx', 'onnxscript', 'onnxruntime'), 'mmpretrain': ('mmpretrain', 'mmengine')}
+    own |= {
+        'mmdet': ('mmdet', 'mmpretrain', 'mmengine'),
+        'mmseg': ('mmsegmentation', 'mmpretrain', 'mmengine'),
+    }
     names = ('timm', 'safetensors', *own.get(target, ()))
     found = {'vfd': vfd.__version__, 'torch': str(torch.__version__)}
     for name in names:

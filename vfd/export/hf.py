@@ -1,6 +1,7 @@
 """Hugging Face: a folder with ``config.json`` and ``model.safetensors``, as timm publishes its models.
 
-timm reads it (``local-dir:``), and so does ``transformers.AutoModelForImageClassification.from_pretrained``.
+timm reads it (``local-dir:``), and for classifiers so does
+``transformers.AutoModelForImageClassification.from_pretrained``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import timm
 from timm.models._hub import save_config_for_hf
 from torch import Tensor
 
-from vfd.export.student import LiveStudent
+from vfd.export.student import Answer, LiveStudent, Output
 from vfd.export.tensors import annotate_tensors, write_tensors
 from vfd.export.timm_form import timm_form
 
@@ -24,6 +25,11 @@ TOLERANCE = 1e-6
 def check(student: LiveStudent) -> None:
     """Only timm networks."""
     timm_form(student)
+
+
+def output(student: LiveStudent) -> Output:
+    """What the timm network answers."""
+    return timm_form(student).output
 
 
 def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
@@ -39,7 +45,8 @@ def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
     config_path = folder / 'config.json'
     save_config_for_hf(form.network, str(config_path), model_config=config, model_args=form.args)
     written = json.loads(config_path.read_text())
-    written.get('model_args', {}).pop('num_classes', None)  # transformers takes it from the top level, once
+    if student.part == 'model':  # transformers takes the number from the top level, once
+        written.get('model_args', {}).pop('num_classes', None)
     config_path.write_text(json.dumps(written, indent=2) + '\n', encoding='utf-8')
     return path
 
@@ -49,19 +56,21 @@ def annotate(artefact: Path, text: str) -> None:
     annotate_tensors(artefact, text)
 
 
-def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Tensor]:
-    """Let transformers read the folder where it is installed, else timm, as they read one of the hub."""
-    if _has_transformers():
+def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
+    """Read the folder as one of the hub: a classifier by transformers where it is installed, all else by timm."""
+    if student.part == 'model' and _has_transformers():
         from transformers import AutoModelForImageClassification
 
         model = AutoModelForImageClassification.from_pretrained(artefact.parent).eval()
         return lambda images: model(images).logits
-    return timm.create_model(f'local-dir:{artefact.parent}', pretrained=True).eval()
+    network = timm.create_model(f'local-dir:{artefact.parent}', pretrained=True).eval()
+    return timm_form(student).asking(network)
 
 
 def snippet(artefact: Path, student: LiveStudent) -> str:
     """The line that loads it."""
-    return f"import timm\nmodel = timm.create_model('local-dir:{artefact.parent}', pretrained=True).eval()"
+    call = f"timm.create_model('local-dir:{artefact.parent}', pretrained=True)"
+    return '\n'.join(('import timm', f'model = {call}.eval()', *timm_form(student).usage_lines))
 
 
 def _has_transformers() -> bool:

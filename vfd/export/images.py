@@ -31,7 +31,7 @@ def real_images(
     Args:
         config: its test (else validation, else training) data set gives the pipeline, and the images where
             none are named.
-        student: its data preprocessor normalises.
+        student: its data preprocessor normalises; a backbone of one image size gets images of that size.
         images: a folder, a file or files; default: the first images of the data set.
         limit: how many are taken.
 
@@ -55,8 +55,25 @@ def real_images(
             'the data set of the config holds no readable image to compare on; name some with --images'
         )
     with torch.no_grad():
-        batch = student.preprocessor(pseudo_collate(chosen), False)['inputs']
-    return (torch.stack(list(batch)) if not isinstance(batch, Tensor) else batch).float(), names
+        prepared = [
+            student.preprocessor(pseudo_collate([sample]), False)['inputs'][0].float() for sample in chosen
+        ]
+    return _of_one_size(prepared, student.image_size), names
+
+
+def _of_one_size(images: list[Tensor], size: tuple[int, int] | None) -> Tensor:
+    """A batch (B, 3, H, W): images are cut, or padded with zeros as detectors do, at the right and the bottom.
+
+    Args:
+        images: each (3, h, w), normalised.
+        size: (H, W); None takes the largest sides.
+    """
+    height, width = size or (max(image.shape[1] for image in images), max(image.shape[2] for image in images))
+    batch = images[0].new_zeros(len(images), images[0].shape[0], height, width)
+    for place, image in zip(batch, images, strict=True):
+        part = image[:, :height, :width]
+        place[:, : part.shape[1], : part.shape[2]] = part
+    return batch
 
 
 def _from_dataset(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -85,6 +102,7 @@ def _from_files(student: LiveStudent, files: list[Path]) -> Iterator[tuple[str, 
         raise UserError(
             'the config has no data set, so it is not known how its images are resized and cropped'
         )
+    transforms = [t for t in transforms if 'Annotations' not in str(t['type'])]  # images alone are given
     if not any('Load' in str(transform['type']) for transform in transforms):  # data sets of arrays load none
         transforms.insert(0, {'type': 'LoadImageFromFile'})
     pipeline = Compose([TRANSFORMS.build(transform) for transform in transforms])

@@ -14,7 +14,10 @@ from mmengine.config import Config
 from torch import Tensor
 
 from vfd.errors import UserError
-from vfd.export.student import LiveStudent
+from vfd.export.forms import MMForm
+from vfd.export.mm_form import mm_form
+from vfd.export.student import Answer, LiveStudent, Output
+from vfd.export.timm_classifier import classifier_form
 
 TOLERANCE = 1e-6
 CONFIG_NAME = 'student.py'
@@ -22,26 +25,33 @@ CONFIG_NAME = 'student.py'
 
 def check(student: LiveStudent) -> None:
     """Only students and preprocessors whose every part mmpretrain has."""
-    foreign = [name for name in _types(_model_config(student)) if name.startswith('vfd.')]
-    if foreign or student.scope != 'mmpretrain':
+    foreign = [name for name in _types(_model(student).config) if name.startswith('vfd.')]
+    if foreign or (student.scope != 'mmpretrain' and student.part == 'model'):
         raise UserError(
             f'mmpretrain cannot build this student ({", ".join(foreign) or f"a model of {student.scope}"}). '
             'Targets that can: safetensors, onnx, torchscript.'
         )
 
 
+def output(student: LiveStudent) -> Output:
+    """What mmpretrain's model answers."""
+    return _model(student).output
+
+
 def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
     """Write ``student.py`` and ``student.pth``."""
-    content: dict[str, Any] = {'model': _model_config(student)}
+    model = _model(student)
+    content: dict[str, Any] = {'model': model.config}
     # vfd's reader of odd images steps back to OpenMMLab's; a pipeline with other parts of vfd is left out.
     plain = {'vfd.LoadImage': {'type': 'LoadImageFromFile'}}
     pipeline = [plain.get(str(transform['type']), transform) for transform in student.pipeline]
-    if pipeline and not any('.' in name and not name.startswith('mmpretrain.') for name in _types(pipeline)):
-        content['test_dataloader'] = {'dataset': {'pipeline': pipeline}}
+    known = student.scope == 'mmpretrain' and all(_is_mmpretrains(name) for name in _types(pipeline))
+    if pipeline and known:
+        content['test_dataloader'] = {'dataset': {'type': 'CustomDataset', 'pipeline': pipeline}}
     Config(content).dump(folder / CONFIG_NAME)
     path = folder / 'student.pth'
     meta = {'dataset_meta': {'classes': student.classes}} if student.classes else {}
-    torch.save({'state_dict': student.model.state_dict(), 'meta': meta}, path)
+    torch.save({'state_dict': model.state, 'meta': meta}, path)
     return path
 
 
@@ -52,7 +62,7 @@ def annotate(artefact: Path, text: str) -> None:
     torch.save(checkpoint, artefact)
 
 
-def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Tensor]:
+def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
     """Let mmpretrain build the model from the written config."""
     import mmpretrain
 
@@ -64,11 +74,33 @@ def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Tensor]:
 def snippet(artefact: Path, student: LiveStudent) -> str:
     """The line that loads it."""
     config = artefact.with_name(CONFIG_NAME)
-    return f"import mmpretrain\nmodel = mmpretrain.get_model('{config}', pretrained='{artefact}')"
+    lines = f"import mmpretrain\nmodel = mmpretrain.get_model('{config}', pretrained='{artefact}')"
+    return lines + ('\n# model(images) is a tuple with one tensor' if student.part == 'backbone' else '')
 
 
-def _model_config(student: LiveStudent) -> dict[str, Any]:
-    return student.config | {'data_preprocessor': student.preprocessor_config}
+def _model(student: LiveStudent) -> MMForm:
+    """The model as mmpretrain builds it: a backbone becomes one without neck and head, vfd's classifier timm's."""
+    if student.part == 'backbone':
+        form = mm_form(student)
+        config = {'type': 'ImageClassifier', 'backbone': form.config, 'data_preprocessor': _images(student)}
+        return MMForm(config, {f'backbone.{name}': value for name, value in form.state.items()}, form.output)
+    preprocessor = {'data_preprocessor': student.preprocessor_config}
+    if hasattr(student.model, 'timm_form'):
+        timm = classifier_form(student)
+        config = {'type': 'TimmClassifier', 'model_name': timm.name, **timm.args, **preprocessor}
+        return MMForm(config, timm.network.state_dict(), timm.output)
+    return MMForm(student.config | preprocessor, student.model.state_dict(), student.output)
+
+
+def _images(student: LiveStudent) -> dict[str, Any]:
+    """A preprocessor of images alone; a detector's or segmentor's knows boxes and masks."""
+    own = student.normalization
+    known = {'mean': list(own.mean), 'std': list(own.std), 'to_rgb': own.rgb}
+    return {'type': 'mmpretrain.ClsDataPreprocessor', **known}
+
+
+def _is_mmpretrains(name: str) -> bool:
+    return '.' not in name or name.startswith('mmpretrain.')
 
 
 def _types(node: Any) -> Iterator[str]:

@@ -1,23 +1,26 @@
 """ONNX: ``student.onnx`` with a free batch size, checked in onnxruntime.
 
 Input ``images`` (B, C, H, W), float32, already normalised: the file's metadata (``vfd``) holds size, mean,
-std and channel order. Output ``outputs``, (B, C) logits for classifiers.
+std and channel order. Output ``outputs``, (B, C) logits for classifiers; ``map_0``, ``map_1`` ... for several maps.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from timm.models.vision_transformer_sam import Attention as SAMAttention
+from torch import Tensor, nn
 
 from vfd.errors import MissingPackageError, UserError
-from vfd.export.student import LiveStudent, Outputs
+from vfd.export.student import Answer, LiveStudent, Output, Outputs
+from vfd.export.timm_classifier import traceable
 
 TOLERANCE = 1e-4
 INPUT, OUTPUT = 'images', 'outputs'
@@ -38,17 +41,23 @@ def check(student: LiveStudent) -> None:
         )
 
 
+def output(student: LiveStudent) -> Output:
+    """What the network itself answers."""
+    return student.output
+
+
 def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
     """Export the graph that torch.export captures."""
     path = folder / 'student.onnx'
     example = images if len(images) > 1 else images.repeat(2, 1, 1, 1)  # one image would fix the batch size
+    network, answer = traceable(student), student(example)
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), _written_out(network):
             warnings.simplefilter('ignore')
             torch.onnx.export(
-                Outputs(student.model).eval(),
+                Outputs(network).eval(),
                 (example,),
                 str(path),
                 dynamo=True,
@@ -56,7 +65,7 @@ def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
                 external_data=False,
                 dynamic_shapes={'images': {0: torch.export.Dim('batch')}},
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=_names(answer),
             )
     except Exception as error:  # the exporter raises whatever the model's code meets
         raise UserError(
@@ -77,7 +86,7 @@ def annotate(artefact: Path, text: str) -> None:
     onnx.save(model, str(artefact))
 
 
-def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Tensor]:
+def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
     """Run the file in onnxruntime on the CPU."""
     import onnxruntime
 
@@ -85,7 +94,7 @@ def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Tensor]:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     session: Any = onnxruntime.InferenceSession(str(artefact), options, providers=['CPUExecutionProvider'])
-    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+    return lambda images: tuple(map(torch.from_numpy, session.run(None, {INPUT: images.numpy()})))
 
 
 def snippet(artefact: Path, student: LiveStudent) -> str:
@@ -93,9 +102,32 @@ def snippet(artefact: Path, student: LiveStudent) -> str:
     return (
         'import onnxruntime\n'
         f"session = onnxruntime.InferenceSession('{artefact}')\n"
-        f"logits = session.run(['{OUTPUT}'], {{'{INPUT}': images}})[0]  # images: float32, normalised"
+        f"outputs = session.run(None, {{'{INPUT}': images}})  # images: float32, normalised"
     )
 
 
-def _reason(error: Exception) -> str:
+def _names(answer: Answer) -> list[str]:
+    """``outputs`` for one tensor, a number each for several."""
+    if isinstance(answer, Tensor) or len(answer) == 1:
+        return [OUTPUT]
+    return [f'map_{index}' for index in range(len(answer))]
+
+
+@contextlib.contextmanager
+def _written_out(model: nn.Module) -> Iterator[None]:
+    """The attention of timm's SAM blocks folds heads into the batch; fused, the exporter knows no such attention."""
+    fused = [part for part in model.modules() if isinstance(part, SAMAttention) and part.fused_attn]
+    try:
+        for part in fused:
+            part.__dict__['fused_attn'] = False
+        yield
+    finally:
+        for part in fused:
+            part.__dict__['fused_attn'] = True
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause: the exporter wraps it in advice to its own developers."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

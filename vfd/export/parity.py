@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vfd.errors import UserError
+from vfd.export.student import Answer
 
 
 @dataclass
@@ -29,9 +30,9 @@ class Parity:
 
 
 def compare(
-    live: Callable[[Tensor], Tensor], reloaded: Callable[[Tensor], Tensor], images: Tensor, tolerance: float
+    live: Callable[[Tensor], Answer], reloaded: Callable[[Tensor], Answer], images: Tensor, tolerance: float
 ) -> Parity:
-    """Ask both at two batch sizes.
+    """Ask both at two batch sizes; where they answer with several tensors, every one counts.
 
     Args:
         live: the student.
@@ -47,22 +48,10 @@ def compare(
     largest = 1.0
     for batch in batches:
         with torch.no_grad():
-            expected, answer = live(batch), reloaded(batch)
-        if not isinstance(expected, Tensor):
-            raise UserError(
-                f'the student answers with {type(expected).__name__}, not with one tensor: only models whose '
-                '"tensor" mode gives one output can be exported'
-            )
-        if not torch.isfinite(expected).all():
-            raise UserError(
-                'the student gives values that are not finite: its checkpoint is of a failed training'
-            )
-        if answer.shape != expected.shape:
-            raise UserError(
-                f'the export answers {tuple(answer.shape)}, the live student {tuple(expected.shape)}'
-            )
-        differences.append((answer.double() - expected.double()).abs().flatten())
-        largest = max(largest, expected.abs().max().item())
+            pairs = _pairs(live(batch), reloaded(batch))
+        for expected, answer in pairs:
+            differences.append((answer.double() - expected.double()).abs().flatten())
+            largest = max(largest, expected.abs().max().item())
     errors = torch.cat(differences)
     parity = Parity(errors.max().item(), errors.mean().item(), tolerance * largest, [len(b) for b in batches])
     if not parity.max_error <= parity.limit:  # also when the answer holds NaN
@@ -72,3 +61,33 @@ def compare(
             'accepts it, where you know why.'
         )
     return parity
+
+
+def _pairs(expected: Answer, answer: Answer) -> list[tuple[Tensor, Tensor]]:
+    """Expected and given tensors, side by side.
+
+    Raises:
+        UserError: they have other shapes, or what is expected is not finite or no tensors at all.
+    """
+    wanted, given = _tensors(expected), _tensors(answer)
+    if not wanted or not all(isinstance(tensor, Tensor) for tensor in wanted):
+        raise UserError(
+            f'the student answers with {type(expected).__name__}, not with tensors: only models whose "tensor" mode '
+            'gives tensors can be exported. Its backbone may be: --part backbone'
+        )
+    if not all(torch.isfinite(tensor).all() for tensor in wanted):
+        raise UserError(
+            'the student gives values that are not finite: its checkpoint is of a failed training'
+        )
+    shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (given, wanted)]
+    if shapes[0] != shapes[1]:
+        raise UserError('the export answers {}, the live student {}'.format(*map(_written, shapes)))
+    return list(zip(wanted, given, strict=True))
+
+
+def _tensors(answer: Answer) -> list[Tensor]:
+    return list(answer) if isinstance(answer, (tuple, list)) else [answer]
+
+
+def _written(shapes: list[tuple[int, ...]]) -> str:
+    return ', '.join(map(str, shapes))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 
-from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from vfd.checkpoints import load_into, load_state
-from vfd.export.student import LiveStudent
+from vfd.export.student import Answer, LiveStudent, Output
 from vfd.export.tensors import annotate_tensors, write_tensors
-from vfd.registry import MODELS
 
 TOLERANCE = 1e-6
 annotate = annotate_tensors
@@ -22,6 +19,11 @@ def check(student: LiveStudent) -> None:
     """Every student has weights."""
 
 
+def output(student: LiveStudent) -> Output:
+    """What the network itself answers."""
+    return student.output
+
+
 def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
     """Write the student's state dict."""
     path = folder / 'student.safetensors'
@@ -29,17 +31,29 @@ def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
     return path
 
 
-def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Tensor]:
+def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
     """Load the file into a new student."""
-    with DefaultScope.overwrite_default_scope(student.scope):
-        model = MODELS.build(copy.deepcopy(student.config))
+    model = student.rebuild()
     load_into(model, load_state(artefact))
-    return model.eval()
+    model.eval()  # of OpenMMLab's backbones this returns None
+    return model
 
 
 def snippet(artefact: Path, student: LiveStudent) -> str:
-    """The lines that load it into a student built from the config."""
-    return (
-        'from vfd.checkpoints import load_into, load_state\n'
-        f"load_into(model, load_state('{artefact}'))  # model: the student of the config"
-    )
+    """The lines that load it; a whole model is built from the config that it was trained with."""
+    load = f"load_into(model, load_state('{artefact}'))"
+    lines = ['from vfd.checkpoints import load_into, load_state']
+    if student.part == 'model':
+        return '\n'.join([*lines, f'{load}  # model: the student of the config'])
+    if student.timm is not None:
+        lines += [
+            'import timm',
+            f"model = timm.create_model('{student.timm.name}'{student.timm.call}).eval()",
+        ]
+    else:
+        lines += [
+            'from vfd.registry import MODELS',
+            f'model = MODELS.build({student.config!r})',
+            'model.eval()',
+        ]
+    return '\n'.join([*lines, load])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import timm
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
@@ -17,17 +21,37 @@ from vfd.errors import UserError
 from vfd.registry import MODELS
 from vfd.teachers.normalization import Normalization
 
+if TYPE_CHECKING:
+    from vfd.export.forms import TimmForm
+
 # Where images and their preparation are looked up, in this order.
 DATA_LOADERS = ('test_dataloader', 'val_dataloader', 'train_dataloader')
+
+Answer = Tensor | tuple[Tensor, ...]
+LOGITS = 'logits (B, classes)'
+LOGIT_MAPS = 'logits (B, classes, h, w)'
+
+
+@dataclass
+class Output:
+    """What an export answers, and who says what is right.
+
+    Attributes:
+        ask: the live student: normalised images (B, 3, H, W) to one tensor or several.
+        meaning: what the tensors are, in words.
+    """
+
+    ask: Callable[[Tensor], Answer]
+    meaning: str
 
 
 @dataclass
 class LiveStudent:
-    """A student that can be asked.
+    """A student, or a part of one, that can be asked.
 
     Attributes:
         model: the network on the CPU, in eval mode.
-        config: of the student alone, without pretrained weights.
+        config: of ``model``, without pretrained weights.
         preprocessor: makes batches; what the student was trained with.
         preprocessor_config: of ``preprocessor``.
         scope: the registry scope of the config's nested types.
@@ -35,6 +59,11 @@ class LiveStudent:
             one.
         state: the checkpoint.
         report: what was loaded from it.
+        part: ``model``, or ``backbone`` for a network without heads.
+        meaning: what ``model`` answers, in words.
+        image_size: (H, W) of the only images that ``model`` takes; None when it takes any.
+        dropped: what of the checkpoint is not in ``model``, with the numbers of values.
+        timm: of a backbone that was cut out of a timm classifier, its form there.
     """
 
     model: nn.Module
@@ -45,16 +74,35 @@ class LiveStudent:
     pipeline: list[dict[str, Any]]
     state: StateFile
     report: LoadReport
+    part: str = 'model'
+    meaning: str = LOGITS
+    image_size: tuple[int, int] | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+    timm: TimmForm | None = None
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Answer:
         """Normalised images (B, 3, H, W) to outputs, (B, C) logits for classifiers."""
         with torch.no_grad():
             return self.model(images)
 
     @property
+    def output(self) -> Output:
+        """What an export of ``model`` as it is answers."""
+        return self.timm.output if self.timm else Output(self, self.meaning)
+
+    def rebuild(self) -> nn.Module:
+        """The same network again, with weights of its own."""
+        if self.timm is not None:
+            return timm.create_model(self.timm.name, **self.timm.args)
+        with DefaultScope.overwrite_default_scope(self.scope):
+            return MODELS.build(ConfigDict(copy.deepcopy(self.config)))
+
+    @property
     def normalization(self) -> Normalization:
         """What the student's input looks like."""
-        return Normalization.of_preprocessor(self.preprocessor)
+        own = Normalization.of_preprocessor(self.preprocessor)
+        swaps = bool(getattr(self.preprocessor, 'channel_conversion', False))  # mmseg's name for it
+        return dataclasses.replace(own, rgb=own.rgb or swaps)
 
     @property
     def classes(self) -> list[str] | None:
@@ -70,13 +118,17 @@ class Outputs(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Answer:
         """Normalised images (B, 3, H, W) to outputs."""
-        return self.model(images)
+        answer = self.model(images)
+        return answer[0] if isinstance(answer, tuple) and len(answer) == 1 else answer
 
 
 def live_student(config: Config, checkpoint: str | Path) -> LiveStudent:
     """Build the student of a config and load a checkpoint into it, completely.
+
+    Of a masked autoencoder only the encoder is built: the decoder is of pre-training and differs from method to
+    method.
 
     Args:
         config: of a distiller (``model.student``) or of a plain model, such as the supervised twin.
@@ -98,7 +150,8 @@ def live_student(config: Config, checkpoint: str | Path) -> LiveStudent:
     preprocessor_config.pop('batch_augments', None)  # mixing of training images
     student_config.pop('data_preprocessor', None)
     with DefaultScope.overwrite_default_scope(scope):
-        model = MODELS.build(copy.deepcopy(student_config))
+        student_config = _encoder_alone(student_config)
+        model = MODELS.build(ConfigDict(copy.deepcopy(student_config)))  # mmdet reads it by attributes
         preprocessor = MODELS.build(copy.deepcopy(preprocessor_config))
     state = load_state(checkpoint)
     prefix = 'student.' if any(name.startswith('student.') for name in state.state) else ''
@@ -112,7 +165,28 @@ def live_student(config: Config, checkpoint: str | Path) -> LiveStudent:
         _pipeline(config),
         state,
         report,
+        dropped=parts_of({name: state.state[name] for name in report.unused}),
     )
+
+
+def parts_of(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """The parts of a network that tensors belong to, with their numbers of values."""
+    parts: dict[str, int] = {}
+    for name, value in tensors.items():
+        part = name.removeprefix('student.').split('.')[0]
+        parts[part] = parts.get(part, 0) + value.numel()
+    return parts
+
+
+def _encoder_alone(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of the encoder, where it is one of a masked autoencoder; the same config else."""
+    from vfd.backbones import MaskedAutoencoder, MaskedViT
+
+    kind = MODELS.get(config['type'])
+    if not (inspect.isclass(kind) and issubclass(kind, MaskedAutoencoder)):
+        return config
+    known = inspect.signature(MaskedViT).parameters
+    return {'type': 'vfd.MaskedViT'} | {key: value for key, value in config.items() if key in known}
 
 
 def _pipeline(config: Config) -> list[dict[str, Any]]:
@@ -131,7 +205,7 @@ def _without_pretrained(node: Any) -> Any:
         return type(node)(_without_pretrained(item) for item in node)
     if not isinstance(node, dict):
         return node
-    fetching = {'pretrained', 'checkpoint_path', 'pretrained_cfg'}
+    fetching = {'pretrained', 'checkpoint', 'checkpoint_path', 'pretrained_cfg'}
     return {
         key: _without_pretrained(value)
         for key, value in node.items()

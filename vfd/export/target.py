@@ -10,13 +10,13 @@ from typing import Protocol, cast
 from torch import Tensor
 
 from vfd.errors import UserError, did_you_mean
-from vfd.export.student import LiveStudent
+from vfd.export.student import Answer, LiveStudent, Output
 
-TARGETS = ('timm', 'mmpretrain', 'hf', 'safetensors', 'onnx', 'torchscript')
+TARGETS = ('timm', 'mmpretrain', 'mmdet', 'mmseg', 'hf', 'safetensors', 'onnx', 'torchscript')
 
 
 class Target(Protocol):
-    """The module of one target.
+    """One target: a module, or the ``TARGET`` in it.
 
     Attributes:
         TOLERANCE: largest error allowed, as a fraction of the largest output (at least of 1).
@@ -27,13 +27,16 @@ class Target(Protocol):
     def check(self, student: LiveStudent) -> None:
         """Raise `UserError` when this student has no form in the target, or `MissingPackageError`."""
 
+    def output(self, student: LiveStudent) -> Output:
+        """What the artefact answers, from the live student."""
+
     def write(self, student: LiveStudent, folder: Path, images: Tensor) -> Path:
         """Write the artefact into ``folder`` and return its path; ``images`` is a normalised batch."""
 
     def annotate(self, artefact: Path, text: str) -> None:
         """Put the certificate's JSON text into the artefact's own metadata."""
 
-    def reload(self, artefact: Path, student: LiveStudent) -> Callable[[Tensor], Tensor]:
+    def reload(self, artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
         """Load the artefact as its target does: normalised images (B, 3, H, W) in, outputs out."""
 
     def snippet(self, artefact: Path, student: LiveStudent) -> str:
@@ -41,7 +44,7 @@ class Target(Protocol):
 
 
 def load_target(name: str) -> Target:
-    """The module of a target.
+    """A target by its name.
 
     Raises:
         UserError: there is no such target.
@@ -50,4 +53,5 @@ def load_target(name: str) -> Target:
         raise UserError(
             f'no export target "{name}"{did_you_mean(name, TARGETS)}; targets: {", ".join(TARGETS)}'
         )
-    return cast(Target, importlib.import_module(f'vfd.export.{name}'))
+    module = importlib.import_module(f'vfd.export.{name}')
+    return cast(Target, getattr(module, 'TARGET', module))

@@ -8,7 +8,7 @@ from pathlib import Path
 import timm
 from torch import Tensor
 
-from vfd.export.student import LiveStudent
+from vfd.export.student import Answer, LiveStudent, Output
 from vfd.export.tensors import annotate_tensors, write_tensors
 from vfd.export.timm_form import timm_form
 
@@ -21,6 +21,11 @@ def check(student: LiveStudent) -> None:
     timm_form(student)
 
 
+def output(student: LiveStudent) -> Output:
+    """What the timm network answers."""
+    return timm_form(student).output
+
+
 def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
     """Write the weights under timm's names."""
     path = folder / 'model.safetensors'
@@ -28,14 +33,14 @@ def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
     return path
 
 
-def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Tensor]:
+def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
     """Let timm build the network and load the file, strictly."""
     form = timm_form(student)
-    return timm.create_model(form.name, checkpoint_path=str(artefact), **form.args).eval()
+    return form.asking(timm.create_model(form.name, checkpoint_path=str(artefact), **form.args).eval())
 
 
 def snippet(artefact: Path, student: LiveStudent) -> str:
     """The line that loads it."""
     form = timm_form(student)
     call = f"'{form.name}'{form.call}, checkpoint_path='{artefact}'"
-    return f'import timm\nmodel = timm.create_model({call}).eval()'
+    return '\n'.join(('import timm', f'model = timm.create_model({call}).eval()', *form.usage_lines))

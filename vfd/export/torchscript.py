@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vfd.export.student import LiveStudent, Outputs
+from vfd.export.student import Answer, LiveStudent, Output, Outputs
+from vfd.export.timm_classifier import traceable
 
 TOLERANCE = 1e-5
 METADATA_FILE = 'vfd.json'
@@ -20,11 +21,16 @@ def check(student: LiveStudent) -> None:
     """Whether a student can be traced is seen when it is."""
 
 
+def output(student: LiveStudent) -> Output:
+    """What the network itself answers."""
+    return student.output
+
+
 def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
     """Trace and save. The image size is that of ``images``; the batch size stays free."""
     path = folder / 'student.pt'
     with _quiet(), torch.no_grad():
-        traced = torch.jit.trace(Outputs(student.model).eval(), images, check_trace=False)
+        traced = torch.jit.trace(Outputs(traceable(student)).eval(), images, check_trace=False)
         torch.jit.save(traced, str(path))
     return path
 
@@ -35,7 +41,7 @@ def annotate(artefact: Path, text: str) -> None:
         torch.jit.save(torch.jit.load(str(artefact)), str(artefact), _extra_files={METADATA_FILE: text})
 
 
-def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Tensor]:
+def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
     """Let torch load the archive."""
     with _quiet():
         return torch.jit.load(str(artefact), map_location='cpu').eval()

@@ -1,6 +1,22 @@
 """Distillation losses shared by the methods: plain torch, tensors in, a scalar out."""
 
+from vfd.losses.channel_wise import ChannelWiseLoss
 from vfd.losses.feature_distance import FeatureDistanceLoss, feature_distance
+from vfd.losses.feature_richness import FeatureRichnessLoss
+from vfd.losses.nkd import NKDLoss
+from vfd.losses.qkv_relation import qkv_relation
 from vfd.losses.soft_label import SSLDLoss, ce, js, js_legacy, kl
 
-__all__ = ['FeatureDistanceLoss', 'SSLDLoss', 'ce', 'feature_distance', 'js', 'js_legacy', 'kl']
+__all__ = [
+    'ChannelWiseLoss',
+    'FeatureDistanceLoss',
+    'FeatureRichnessLoss',
+    'NKDLoss',
+    'SSLDLoss',
+    'ce',
+    'feature_distance',
+    'js',
+    'js_legacy',
+    'kl',
+    'qkv_relation',
+]

@@ -134,20 +134,32 @@ class TimmSource:
         if self._transformer:
             kinds.append('block')
         check_taps(taps, kinds, self.name)
+        # before the cut: numbers from the end mean those of the whole network
+        self._index = {tap: self._number(tap) for tap in taps if '.' in tap}
         self._cut(taps)
+
+    @property
+    def num_patches(self) -> int | None:
+        """The number of patches of an image of the network's size; None for a network without patch tokens."""
+        return self.network.patch_embed.num_patches if self._transformer else None
+
+    def widths(self, tap: str) -> int:
+        """Channels of the answer at a ``block`` tap."""
+        assert tap in self._index and tap.startswith('block.'), tap
+        return self.network.embed_dim
 
     def _cut(self, taps: Sequence[str]) -> None:
         """Take away what no tap needs."""
         if 'logits' in taps:
             return
         if 'pooled' not in taps and hasattr(self.network, 'prune_intermediate_layers'):
-            last = max(self._index(tap) for tap in taps)
+            last = max(self._index.values())
             self.network.prune_intermediate_layers([last], prune_norm=True, prune_head=True)
         else:
             self.network.reset_classifier(0)
         self.num_classes = None
 
-    def _index(self, tap: str) -> int:
+    def _number(self, tap: str) -> int:
         kind = tap.partition('.')[0]
         count = len(self.network.blocks) if self._transformer else len(self.network.feature_info)
         return tap_index(tap, kind, count, self.name)
@@ -159,7 +171,7 @@ class TimmSource:
         if keep is not None:
             raise UserError(f'{self.name} has no patch tokens: it cannot look at a subset of patches')
         out = {}
-        stages = {tap: self._index(tap) for tap in taps if tap.startswith('stage.')}
+        stages = {tap: self._index[tap] for tap in taps if tap.startswith('stage.')}
         if stages:
             indices = sorted(set(stages.values()))
             whole = len(stages) < len(taps)
@@ -177,7 +189,7 @@ class TimmSource:
     def _answer_tokens(self, images: Tensor, taps: Sequence[str], keep: Tensor | None) -> dict[str, Tensor]:
         """The transformer path: patches are dropped before the first block, blocks behind the last tap do not run."""
         vit = self.network
-        indices = {tap: self._index(tap) for tap in taps if '.' in tap}
+        indices = {tap: self._index[tap] for tap in taps if '.' in tap}
         whole = len(indices) < len(taps)
         last = len(vit.blocks) - 1 if whole else max(indices.values())
         embedded = vit.patch_embed(images)

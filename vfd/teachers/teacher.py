@@ -98,6 +98,8 @@ class Teacher:
             )
         file = load_state(self.checkpoint, trust=trust)
         try:
+            if hasattr(self.source, 'check_file'):
+                self.source.check_file(file)
             return load_into(self.network, file, resize_pos_embed=resize_pos_embed)
         except UserError as error:
             raise UserError(f'teacher {self.source.name}: {error}') from None

@@ -1,0 +1,29 @@
+"""Student networks on timm's: masked transformers, and backbones for detection and segmentation."""
+
+from importlib.util import find_spec
+
+from vfd.backbones.beit_pyramid import BEiTPyramid
+from vfd.backbones.masked_autoencoder import MaskedAutoencoder
+from vfd.backbones.masked_vit import MaskedViT
+from vfd.backbones.masking import PatchMask, check_mask_ratio, keep_count, make_mask
+from vfd.backbones.simple_pyramid import SimpleFeaturePyramid
+from vfd.backbones.sincos import sincos_position_table
+from vfd.backbones.vitdet import ViTDet
+
+__all__ = [
+    'BEiTPyramid',
+    'MaskedAutoencoder',
+    'MaskedViT',
+    'PatchMask',
+    'SimpleFeaturePyramid',
+    'ViTDet',
+    'check_mask_ratio',
+    'keep_count',
+    'make_mask',
+    'sincos_position_table',
+]
+
+if find_spec('mmpretrain') is not None:  # an optional package; configs for it name it as their scope
+    from vfd.backbones.vit_classifier import ViTClassifier
+
+    __all__ += ['ViTClassifier']

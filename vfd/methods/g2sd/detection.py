@@ -1,0 +1,183 @@
+"""G2SD, detection stage: a detector is fine-tuned while a bigger one shows it where there is something to see.
+
+Paper: "Generic-to-Specific Distillation of Masked Autoencoders", CVPR 2023, arXiv 2302.14771. Besides its own losses,
+the student's feature maps (through one convolution a level) and its objectness follow the teacher's, weighted by the
+teacher's objectness at each place. In a config::
+
+    model = dict(
+        type='vfd.G2SDDetector',
+        student=dict(type='mmdet.MaskRCNN', ...),
+        teacher=dict(
+            type='vfd.Teacher',
+            source=dict(type='vfd.MMDetSource', model=dict(type='mmdet.MaskRCNN', ...)),
+            checkpoint='checkpoints/model_final_61ccd1.pkl'),
+        data_preprocessor=dict(type='mmdet.DetDataPreprocessor', ...))
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.config import ConfigDict
+from torch import Tensor, nn
+
+from vfd.compat import require
+from vfd.errors import UserError
+from vfd.losses.feature_richness import FeatureRichnessLoss
+from vfd.registry import MODELS
+from vfd.teachers import Distiller
+from vfd.teachers.mmdet_source import MMDetSource, strides_of
+
+MODELS.register_module(module=FeatureRichnessLoss)
+
+
+class FeatureAdapter(nn.Module):
+    """One 3x3 convolution a level, from the student's width to the teacher's; torch's default initialisation."""
+
+    def __init__(self, in_channels: int, out_channels: int, levels: int) -> None:
+        super().__init__()
+        convs = [nn.Conv2d(in_channels, out_channels, 3, padding=1) for _ in range(levels)]
+        self.conv = nn.ModuleList(convs)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """One (B, in_channels, H, W) map a level to (B, out_channels, H, W)."""
+        return [conv(map_) for conv, map_ in zip(self.conv, maps, strict=True)]
+
+
+@MODELS.register_module()
+class G2SDDetector(Distiller):
+    """Trains a two-stage detector under a frozen one with the same pyramid levels and anchors.
+
+    The student's maps and objectness are computed once, for its own losses and for distillation. The warm-up of the
+    loss counts this model's training steps; the count is part of a checkpoint's resume state. With gradient
+    accumulation it counts each of the accumulated steps.
+
+    Args:
+        student: config of a detector of mmdet with an ``rpn_head``: ``MaskRCNN``, ``CascadeRCNN``, ``FasterRCNN`` ...
+        teacher: config of a :class:`vfd.Teacher` with :class:`vfd.MMDetSource`. Its taps are filled in; its second
+            stage is not needed.
+        distill_loss: config of the loss; None takes the published :class:`vfd.FeatureRichnessLoss`.
+        teacher_train_mode: leave the teacher in training mode while the student trains, so that its drop path is
+            active. The released code does this by mistake; False keeps the teacher deterministic.
+        data_preprocessor: config of mmdet's ``DetDataPreprocessor``; makes the batches for both.
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        UserError: no region proposal network, a teacher of another kind, or levels, strides or anchors that differ.
+    """
+
+    def __init__(
+        self,
+        student: dict,
+        teacher: dict,
+        distill_loss: dict | None = None,
+        teacher_train_mode: bool = False,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        require('mmdet')
+        # mmdet reads its settings as attributes, and writes into them.
+        detector = ConfigDict(copy.deepcopy(student))
+        if not detector.get('rpn_head'):
+            raise UserError(
+                f'G2SDDetector: the student {detector.get("type")} has no rpn_head, whose objectness is distilled; '
+                'take a two-stage detector such as mmdet.MaskRCNN.'
+            )
+        anchors = detector.rpn_head.get('anchor_generator') or {}
+        levels = len(anchors.get('strides', range(5)))  # mmdet's default anchors have five levels
+        taps = [f'{kind}.{k}' for kind in ('neck', 'rpn') for k in range(levels)]
+        super().__init__(detector, {**teacher, 'taps': taps}, data_preprocessor, init_cfg)
+        source = getattr(self.teacher, 'source', None)
+        if not isinstance(source, MMDetSource):
+            raise UserError(
+                'G2SDDetector: the teacher has to be a vfd.Teacher with source=dict(type="vfd.MMDetSource", model=...) '
+                f'and not {teacher.get("type")} with {(teacher.get("source") or {}).get("type")}.'
+            )
+        self._check_heads(self.student.rpn_head, source)
+        if teacher_train_mode and self.teacher.has_batch_norm:
+            raise UserError(
+                'G2SDDetector: teacher_train_mode=True would move the batch-norm statistics of this teacher. Leave it '
+                'out; it repeats a mistake of the released code, whose teacher has none.'
+            )
+        self.teacher_train_mode = teacher_train_mode
+        self.adapter = FeatureAdapter(self.student.rpn_head.in_channels, source.channels, levels)
+        self.distill_loss = MODELS.build(distill_loss or {'type': 'vfd.FeatureRichnessLoss'})
+        self.iteration = 0
+
+    def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
+        """The student's own losses and its distance from the teacher on one batch.
+
+        Args:
+            inputs: (B, 3, H, W), preprocessed.
+            data_samples: B of mmdet's samples with ``gt_instances``.
+
+        Returns:
+            The losses of the student, and ``loss_richness_feat`` and ``loss_richness_cls``: scalars.
+        """
+        target = self.teacher(inputs)  # {tap: tensor}, no gradient
+        with _first_call(self.student.rpn_head) as seen:
+            losses = self.student.loss(inputs, data_samples)
+        (maps,), (logits, *_) = seen  # what the region proposal network was given, and its objectness
+        levels = range(len(maps))
+        losses['loss_richness_feat'], losses['loss_richness_cls'] = self.distill_loss(
+            self.adapter(maps),
+            [target[f'neck.{k}'] for k in levels],
+            logits,
+            [target[f'rpn.{k}'] for k in levels],
+            self.iteration,
+        )
+        if self.training:
+            self.iteration += 1
+        return losses
+
+    def train(self, mode: bool = True) -> G2SDDetector:
+        """Training mode for the student, and for the teacher where that was asked for."""
+        super().train(mode)
+        if getattr(self, 'teacher_train_mode', False):
+            self.teacher.network.train(mode)
+        return self
+
+    def method_state(self) -> dict[str, int]:
+        """What a resumed run has to know beside the weights."""
+        return {'iteration': self.iteration}
+
+    def load_method_state(self, state: dict[str, int]) -> None:
+        """Take up what :meth:`method_state` gave."""
+        self.iteration = state['iteration']
+
+    def _check_heads(self, head: Any, source: MMDetSource) -> None:
+        """Raise unless both networks answer on the same grids for the same anchors."""
+        if not all(hasattr(head, name) for name in ('prior_generator', 'num_base_priors', 'in_channels')):
+            raise UserError(
+                f"G2SDDetector: the student's {type(head).__name__} is not built on anchors; take mmdet.RPNHead."
+            )
+        pairs = {
+            'strides of the levels': (strides_of(head), source.strides),
+            'anchors a place': (head.num_base_priors, source.num_anchors),
+        }
+        for what, (ours, theirs) in pairs.items():
+            if ours != theirs:
+                raise UserError(
+                    f'G2SDDetector: {what}: student {ours}, teacher {theirs}. Both are compared place by place and '
+                    'anchor by anchor: give both the same rpn_head.anchor_generator and the same number of levels.'
+                )
+
+
+@contextmanager
+def _first_call(module: nn.Module) -> Iterator[list[Any]]:
+    """Gather the arguments and the output of the first call of ``module`` inside the block.
+
+    mmdet's detectors compute maps, proposals and losses in one method; this reads the maps on their way, so that
+    every detector keeps its own.
+    """
+    seen: list[Any] = []
+    handle = module.register_forward_hook(
+        lambda _, args, output: None if seen else seen.extend((args, output))
+    )
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -1,0 +1,124 @@
+"""G2SD, generic stage: the small masked autoencoder predicts a decoder layer of the big one, for every patch.
+
+Paper: "Generic-to-Specific Distillation of Masked Autoencoders", CVPR 2023, arXiv 2302.14771, section 3.2. In a
+config::
+
+    model = dict(
+        type='vfd.G2SDGeneric',
+        student=dict(
+            type='vfd.MaskedAutoencoder', arch='small',
+            decoder_embed_dim=256, decoder_depth=4, decoder_num_heads=8),
+        teacher=dict(
+            type='vfd.Teacher',
+            source=dict(type='vfd.MAESource', arch='base'),
+            checkpoint='checkpoints/mae_pretrain_vit_base_full.pth'),
+        teacher_layer=4)
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vfd.backbones import PatchMask, check_mask_ratio, make_mask
+from vfd.backbones.masked_vit import xavier_linears
+from vfd.backbones.partial_block import gather_tokens
+from vfd.errors import UserError
+from vfd.registry import MODELS
+from vfd.teachers import Distiller
+from vfd.teachers.patches import check_same_patches
+
+_TARGET_EPS = 1e-6
+
+
+class Predictor(nn.Module):
+    """Linear, GELU, linear: from the student's decoder width to the teacher's."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(in_features, out_features)
+        self.fc2 = nn.Linear(out_features, out_features)
+        xavier_linears(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, in_features) to (B, N, out_features)."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+@MODELS.register_module()
+class G2SDGeneric(Distiller):
+    """Pre-trains a masked autoencoder on the hidden tokens of a bigger one's decoder.
+
+    Args:
+        student: config of a :class:`vfd.MaskedAutoencoder`; its pixel head is left out.
+        teacher: config of a :class:`vfd.Teacher` with :class:`vfd.MAESource`. Its file has to hold the decoder. The
+            tap is filled in.
+        teacher_layer: how many decoder blocks of the teacher run before its tokens are the target; 4 as published.
+        supervise: ``all`` tokens, the class token included (the released default), or the ``masked`` patches only.
+        beta: where the smooth L1 distance turns from quadratic to linear.
+        mask_ratio: share of hidden patches.
+        data_preprocessor: config; makes the batches for both.
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        UserError: settings that contradict each other, a teacher without decoder, grids that differ.
+    """
+
+    def __init__(
+        self,
+        student: dict,
+        teacher: dict,
+        teacher_layer: int = 4,
+        supervise: Literal['all', 'masked'] = 'all',
+        beta: float = 2.0,
+        mask_ratio: float = 0.75,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        if supervise not in ('all', 'masked'):
+            raise UserError(f'G2SDGeneric: supervise={supervise!r}; one of "all", "masked"')
+        if beta <= 0:
+            raise UserError(f'G2SDGeneric: beta={beta} must be greater than 0')
+        if teacher_layer < 1:
+            raise UserError(f'G2SDGeneric: teacher_layer={teacher_layer} counts decoder blocks, from 1')
+        self.tap = f'decoder.{teacher_layer - 1}'
+        super().__init__(
+            {**student, 'pixel_outputs': 0}, {**teacher, 'taps': (self.tap,)}, data_preprocessor, init_cfg
+        )
+        check_mask_ratio(self.student.num_patches, mask_ratio)
+        check_same_patches('G2SDGeneric', self.student, self.teacher)
+        width = self.teacher.source.widths(self.tap)
+        self.predictor = Predictor(self.student.mask_token.shape[-1], width)
+        self.supervise = supervise
+        self.beta = beta
+        self.mask_ratio = mask_ratio
+
+    def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
+        """The distance of the student's decoder from the teacher's.
+
+        Args:
+            inputs: (B, 3, H, W), preprocessed.
+            data_samples: not read.
+
+        Returns:
+            ``loss_generic``: a scalar.
+        """
+        mask = self.draw_mask(inputs)
+        hidden = self.teacher(inputs, keep=mask.ids_keep)[self.tap]  # (B, 1+L, Et)
+        latent, _ = self.student.forward_tokens(inputs, mask.ids_keep)  # (B, 1+K, Ds)
+        if self.supervise == 'all':
+            tokens = self.student.decode(latent, mask.ids_keep)  # (B, 1+L, Es)
+        else:
+            tokens = self.student.decode_masked(latent, mask)  # (B, L-K, Es)
+            hidden = gather_tokens(hidden, mask.ids_masked + 1)
+        target = F.layer_norm(hidden, hidden.shape[-1:], eps=_TARGET_EPS)
+        predicted = self.predictor(tokens)
+        return {'loss_generic': F.smooth_l1_loss(predicted.to(target.dtype), target, beta=self.beta)}
+
+    def draw_mask(self, inputs: Tensor) -> PatchMask:
+        """A fresh random mask for every image of the batch."""
+        noise = torch.rand(len(inputs), self.student.num_patches, device=inputs.device)
+        return make_mask(noise, self.mask_ratio)

@@ -1,0 +1,154 @@
+"""The network of a masked-autoencoder teacher: encoder and, where a tap needs it, decoder.
+
+====================  =======================  ==========================================================
+tap                   shape                    what it is
+====================  =======================  ==========================================================
+``block.<k>``         (B, 1 + K, D)            tokens after encoder block k, before the final norm
+``latent``            (B, 1 + K, D)            tokens after the final norm
+``cls``               (B, D)                   the class token after the final norm
+``decoder.<k>``       (B, 1 + L, E)            tokens after decoder block k, before the decoder's norm
+``pixels``            (B, L, p*p*3)            prediction for every patch
+====================  =======================  ==========================================================
+
+B images of L patches of side p, K of them visible; D and E are the widths of encoder and decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vfd.backbones import MaskedAutoencoder, MaskedViT
+from vfd.backbones.partial_block import block_at
+from vfd.checkpoints import StateFile
+from vfd.errors import UserError
+from vfd.registry import MODELS
+
+from .normalization import Normalization
+from .sources import check_taps, tap_index
+
+_DECODER_ARGUMENTS = ('decoder_embed_dim', 'decoder_depth', 'decoder_num_heads')
+
+
+@MODELS.register_module()
+class MAESource:
+    """A masked autoencoder as teacher; blocks that no tap needs are not built and need no weights.
+
+    Args:
+        taps: the taps that will be asked for, see above.
+        pretrained: refused: the released weights are files, give one as the teacher's checkpoint.
+        **network: arguments of :class:`vfd.MaskedAutoencoder` (``arch``, ``img_size``, ``patch_size``,
+            ``decoder_embed_dim`` ...). The decoder's have no effect where no tap needs the decoder.
+
+    Raises:
+        UserError: a tap that the network does not have, or ``pretrained``.
+    """
+
+    num_classes = None
+
+    def __init__(self, taps: Sequence[str] = ('latent',), pretrained: bool = False, **network: Any) -> None:
+        self.name = f'mae:{network.get("arch") or network.get("embed_dim")}'
+        if pretrained:
+            raise UserError(
+                f'{self.name}: the released MAE weights are files; give one as checkpoint=..., for example '
+                'checkpoints/mae_pretrain_vit_base_full.pth'
+            )
+        check_taps(taps, ('block', 'latent', 'cls', 'decoder', 'pixels'), self.name)
+        self.normalization = Normalization.from_unit((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        self._decodes = any(tap == 'pixels' or tap.startswith('decoder.') for tap in taps)
+        self.network: Any
+        if self._decodes:
+            outputs = 1 if 'pixels' in taps else 0
+            self.network = MaskedAutoencoder(**{**network, 'pixel_outputs': outputs})
+        else:
+            self.network = MaskedViT(**{k: v for k, v in network.items() if k not in _DECODER_ARGUMENTS})
+        self._index = {tap: self._number(tap) for tap in taps if '.' in tap}
+        self._cut(taps)
+
+    @property
+    def num_patches(self) -> int:
+        """L, the number of patches of an image."""
+        return self.network.num_patches
+
+    def widths(self, tap: str) -> int:
+        """Channels of a tap's answer."""
+        if tap == 'pixels':
+            return self.network.decoder_pred.out_features
+        if tap.startswith('decoder.'):
+            return self.network.mask_token.shape[-1]
+        return self.network.embed_dim
+
+    def check_file(self, file: StateFile) -> None:
+        """Say what is wrong with a file of the encoder alone where the decoder is needed.
+
+        Raises:
+            UserError: the decoder is missing.
+        """
+        if self._decodes and not any('decoder_embed' in name for name in file.state):
+            raise UserError(
+                f'{file.path} holds the encoder of a masked autoencoder but not its decoder, which the taps '
+                f'{", ".join(t for t in self._index if t.startswith("decoder.")) or "pixels"} need; a random decoder '
+                'would teach noise. Take the full file: mae_pretrain_vit_base_full.pth (normalised pixels) or '
+                'mae_visualize_vit_base.pth (raw pixels), or the same of your size.'
+            )
+
+    def answer(self, images: Tensor, taps: Sequence[str], keep: Tensor | None) -> dict[str, Tensor]:
+        """See :class:`~vfd.teachers.sources.Source`."""
+        vit = self.network
+        tapped = {tap: k for tap, k in self._index.items() if tap in taps and tap.startswith('block.')}
+        if len(tapped) == len(taps):  # nothing behind the last tap runs
+            outputs = vit.forward_taps(images, keep, tapped.values())
+            return {tap: outputs[k] for tap, k in tapped.items()}
+        if 'cls' in taps and len(tapped) + 1 == len(taps):
+            return self._with_cls(images, keep, tapped)
+        latent, outputs = vit.forward_tokens(images, keep, tuple(tapped.values()))
+        answers = {tap: outputs[k] for tap, k in tapped.items()}
+        if 'latent' in taps:
+            answers['latent'] = latent
+        if 'cls' in taps:
+            answers['cls'] = latent[:, 0]
+        if self._decodes:
+            self._decode(latent, keep, taps, answers)
+        return answers
+
+    def _with_cls(self, images: Tensor, keep: Tensor | None, tapped: dict[str, int]) -> dict[str, Tensor]:
+        """The class token without the last block's other outputs."""
+        vit = self.network
+        before = len(vit.blocks) - 2
+        outputs = vit.forward_taps(images, keep, {before, *tapped.values()}) if before >= 0 else {}
+        tokens = outputs[before] if before >= 0 else vit.sequence(images, keep)
+        first = torch.zeros(len(images), 1, dtype=torch.long, device=images.device)
+        cls = vit.norm(block_at(vit.blocks[-1], tokens, first))[:, 0]
+        return {'cls': cls, **{tap: outputs[k] for tap, k in tapped.items()}}
+
+    def _decode(
+        self, latent: Tensor, keep: Tensor | None, taps: Sequence[str], answers: dict[str, Tensor]
+    ) -> None:
+        vit = self.network
+        if keep is None:
+            keep = torch.arange(self.num_patches, device=latent.device).expand(len(latent), -1)
+        tokens = vit.decoder_sequence(latent, keep)
+        wanted = {tap: k for tap, k in self._index.items() if tap in taps and tap.startswith('decoder.')}
+        for k, block in enumerate(vit.decoder_blocks):
+            tokens = block(tokens)
+            answers.update({tap: tokens for tap, index in wanted.items() if index == k})
+        if 'pixels' in taps:
+            answers['pixels'] = vit.pixels(tokens[:, 1:])
+
+    def _number(self, tap: str) -> int:
+        kind = tap.partition('.')[0]
+        blocks = self.network.blocks if kind == 'block' else self.network.decoder_blocks
+        return tap_index(tap, kind, len(blocks), self.name)
+
+    def _cut(self, taps: Sequence[str]) -> None:
+        """Take away what no tap needs."""
+        encoder = [k for tap, k in self._index.items() if tap.startswith('block.')]
+        if len(encoder) == len(taps):
+            self.network.blocks = self.network.blocks[: max(encoder) + 1]
+            self.network.norm = torch.nn.Identity()
+        decoder = [k for tap, k in self._index.items() if tap.startswith('decoder.')]
+        if decoder and 'pixels' not in taps:
+            self.network.decoder_blocks = self.network.decoder_blocks[: max(decoder) + 1]
