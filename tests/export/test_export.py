@@ -40,7 +40,7 @@ STUDENTS = {
 UNSUPPORTED = {('resnet', 'timm'), ('resnet', 'hf'), ('timm_cnn', 'mmdet'), ('timm_cnn', 'mmseg')}
 # What other students show too: graphs, and plain backbones.
 TWINS = {(name, target) for name in ('timm_backbone', 'timm_vit') for target in ('onnx', 'mmdet')}
-TWINS |= {('timm_backbone', 'mmseg')}
+TWINS |= {('timm_backbone', 'mmseg'), ('resnet', 'onnx')}
 SUPPORTED = sorted({(name, target) for name in STUDENTS for target in TARGETS} - UNSUPPORTED - TWINS)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import checks_mae_finetune
+import checks_mae_further
 import numpy as np
 import timm
 import torch
@@ -154,4 +155,5 @@ CHECKS = {
     'train_steps': check_train_steps,
     'checkpoint_keys': check_checkpoint_keys,
     **checks_mae_finetune.CHECKS,
+    **checks_mae_further.CHECKS,
 }

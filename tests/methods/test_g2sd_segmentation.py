@@ -303,6 +303,8 @@ def test_layer_decay_reaches_every_parameter_once():
 def folder(tmp_path, monkeypatch) -> Path:
     """``data/seg-small`` in the current directory, as the small config wants it."""
     monkeypatch.chdir(tmp_path)
+    # mmengine lays out the config afresh for every log and checkpoint, which takes longer than the training.
+    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
     rng = np.random.default_rng(0)
     for part, count in (('train', 6), ('val', 2)):
         for kind in ('images', 'labels'):

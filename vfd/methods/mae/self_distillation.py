@@ -1,0 +1,189 @@
+"""Self-distillation for further pre-training: a masked autoencoder adapts to new images without over-fitting them.
+
+Paper: "Self-Distillation for Further Pre-training of Transformers", ICLR 2023, arXiv 2210.02871. Stage 1 goes on with
+MAE on the new images; its encoder is the teacher. Stage 2, this model, starts again from the *original* weights and
+pulls what the network makes of whole images to what the teacher makes of them. In a config::
+
+    model = dict(
+        type='vfd.SelfDistillMAE',
+        student=dict(
+            type='vfd.MaskedAutoencoder',
+            arch='base',
+            checkpoint='checkpoints/mae_pretrain_vit_base_full.pth'),
+        teacher=dict(
+            type='vfd.Teacher',
+            source=dict(type='vfd.MAESource', arch='base'),
+            checkpoint='work_dirs/<stage 1>/iter_20000.pth'))
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from vfd.backbones import MaskedViT
+from vfd.backbones.partial_block import block_at
+from vfd.errors import UserError, did_you_mean
+from vfd.registry import MODELS
+from vfd.teachers import Distiller
+
+from .model import MaskedPixels
+
+Target = Literal['cls', 'all']
+Reduction = Literal['sum', 'mean']
+TAPS: dict[Target, str] = {'cls': 'cls', 'all': 'latent'}  # of the teacher
+
+THUMBNAIL = 'thumbnail'  # what a store holds of each image beside the teacher's answer
+_THUMBNAIL_SIDE = 4
+_CHECKED_BATCHES = 10  # in which stored answers are compared with the images
+_EQUAL = 1e-10  # squared distance over squared length: far below any training, far above rounding
+
+
+@MODELS.register_module()
+class SelfDistillMAE(MaskedPixels, Distiller):
+    """Pre-trains a masked autoencoder further, under a teacher that did so already.
+
+    Args:
+        student: config of a :class:`vfd.MaskedAutoencoder`; its ``checkpoint`` holds the weights that stage 1 started
+            from, encoder and decoder.
+        teacher: config of a :class:`vfd.Teacher` with :class:`vfd.MAESource` and the checkpoint of stage 1 (or of the
+            round before), or of a :class:`vfd.StoredTeacher` whose store :class:`TeacherCacheHook` wrote. The taps are
+            filled in.
+        target: ``cls`` compares the class token after the final norm, as published; ``all`` compares all tokens.
+        reduction: ``sum`` is the squared distance of an image, averaged over the batch, as published; ``mean`` averages
+            over channels and tokens too.
+        loss_weight: of the distance; 1 as published.
+        mask_ratio: share of hidden patches in the pixel loss.
+        norm_pix: normalise the pixels of every target patch.
+        data_preprocessor: config; makes the batches for both.
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        UserError: settings that contradict each other, a student with drop path or without pixel head.
+    """
+
+    def __init__(
+        self,
+        student: dict,
+        teacher: dict,
+        target: Target = 'cls',
+        reduction: Reduction = 'sum',
+        loss_weight: float = 1.0,
+        mask_ratio: float = 0.75,
+        norm_pix: bool = True,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        for name, value, choices in (('target', target, TAPS), ('reduction', reduction, ('sum', 'mean'))):
+            if value not in choices:
+                hint = did_you_mean(str(value), choices)
+                raise UserError(f'SelfDistillMAE: {name}={value!r}{hint}; one of {", ".join(choices)}')
+        stored = str(teacher.get('type')).endswith('StoredTeacher')
+        self._taps = (TAPS[target], THUMBNAIL) if stored else (TAPS[target],)
+        super().__init__(student, {**teacher, 'taps': self._taps}, data_preprocessor, init_cfg)
+        self.set_masking(mask_ratio, norm_pix)
+        self._refuse_noise()
+        self.target: Target = target
+        self.reduction: Reduction = reduction
+        self.loss_weight = loss_weight
+        self._seen = 0  # training batches of this process
+
+    def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
+        """Pixels of the hidden patches, and the distance to the teacher on whole images.
+
+        Args:
+            inputs: (B, 3, H, W), preprocessed.
+            data_samples: B samples; a stored teacher finds its records by their ``img_path``.
+
+        Returns:
+            ``loss_mae`` and ``loss_distill``: scalars.
+
+        Raises:
+            UserError: the teacher is of another shape; in the first batches: student and teacher are the same network,
+                or stored answers are for other pixels than these.
+        """
+        loss_mae = self.masked_pixel_loss(inputs)
+        taught = self.teacher(inputs, data_samples=data_samples)
+        target = taught[TAPS[self.target]]  # (B, D), or (B, 1+L, D) for all tokens
+        ours = class_token(self.student, inputs) if self.target == 'cls' else self.student(inputs)
+        if ours.shape != target.shape:
+            raise UserError(
+                f'SelfDistillMAE: the student answers {tuple(ours.shape[1:])} an image, the teacher '
+                f'{tuple(target.shape[1:])}. Stages 1 and 2 are the same network: give both the same arch, '
+                'img_size and patch_size.'
+            )
+        if self.training:
+            self._check_first(inputs, ours, taught)
+        return {
+            'loss_mae': loss_mae,
+            'loss_distill': self.loss_weight * distance(ours, target, self.reduction),
+        }
+
+    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
+        """One batch: ``loss``; ``tensor``: tokens (B, 1+L, D) of whole images; ``predict``: reconstructions."""
+        if mode == 'predict':
+            return self.predict(inputs)
+        return super().forward(inputs, data_samples, mode)
+
+    def _refuse_noise(self) -> None:
+        """Both branches of stage 2 are deterministic as published."""
+        if any(isinstance(part, DropPath) and part.drop_prob for part in self.student.modules()):
+            raise UserError(
+                'SelfDistillMAE: the student has drop_path_rate > 0, and would be pulled to the teacher with some '
+                'of its blocks left out. Leave drop_path_rate to the fine-tuning.'
+            )
+
+    def _check_first(self, inputs: Tensor, ours: Tensor, taught: dict[str, Tensor]) -> None:
+        """Mistakes that show at once, and that training would hide; later batches wait for no comparison."""
+        if self._seen == 0:
+            theirs = taught[TAPS[self.target]]
+            apart = (ours.detach() - theirs).square().sum() / theirs.square().sum()
+            if apart < _EQUAL:
+                raise UserError(
+                    'SelfDistillMAE: student and teacher answer the same, so the teacher holds back nothing. The '
+                    'student has to start from the weights that the teacher itself started from (student.checkpoint), '
+                    "not from the teacher's own; load_from would replace them."
+                )
+        if THUMBNAIL in taught and self._seen < _CHECKED_BATCHES:
+            same = torch.isclose(thumbnails(inputs).float(), taught[THUMBNAIL], atol=1e-3).all()
+            if not same:
+                raise UserError(
+                    'SelfDistillMAE: the stored answers are for other pixels than these. They hold only while an image '
+                    'looks the same every time: take random transforms (crop, flip, colour) out of train_pipeline, or '
+                    'use a live vfd.Teacher. If the preparation of the images was changed, make the store again.'
+                )
+        self._seen += 1
+
+
+def class_token(network: MaskedViT, images: Tensor) -> Tensor:
+    """The class token after the final norm (B, D); the last block computes nothing else."""
+    tokens = network.sequence(images)  # (B, 1+L, D)
+    for block in network.blocks[:-1]:
+        tokens = block(tokens)
+    first = torch.zeros(len(images), 1, dtype=torch.long, device=images.device)
+    return network.norm(block_at(network.blocks[-1], tokens, first))[:, 0]
+
+
+def distance(student: Tensor, teacher: Tensor, reduction: Reduction = 'sum') -> Tensor:
+    """Squared L2 distance of hidden representations, reduced as the released code does.
+
+    Args:
+        student: (B, ..., D).
+        teacher: the same shape; gets no gradient.
+        reduction: ``sum`` over everything but the batch, whose mean is taken, or the ``mean`` of all.
+
+    Returns:
+        A scalar, computed in at least float32.
+    """
+    dtype = torch.promote_types(student.dtype, torch.float32)
+    squared = (student.to(dtype) - teacher.detach().to(dtype)).square()
+    return squared.sum() / len(squared) if reduction == 'sum' else squared.mean()
+
+
+def thumbnails(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) as (B, 3, 4, 4): enough to tell whether a stored answer is for these pixels."""
+    return F.adaptive_avg_pool2d(images, _THUMBNAIL_SIDE)
