@@ -35,7 +35,10 @@ class Normalization:
         Works for ``ClsDataPreprocessor`` (``to_rgb``) and for ``ImgDataPreprocessor`` and its children in mmdet,
         mmseg and mmpretrain (``_channel_conversion``).
         """
-        rgb = bool(getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False)))
+        names = ('to_rgb', '_channel_conversion', 'channel_conversion')  # mmpretrain, mmdet, mmseg
+        rgb = bool(
+            next((getattr(preprocessor, name) for name in names if hasattr(preprocessor, name)), False)
+        )
         if not getattr(preprocessor, '_enable_normalize', False):
             return cls(rgb=rgb)
         mean, std = (getattr(preprocessor, name).flatten().tolist() for name in ('mean', 'std'))

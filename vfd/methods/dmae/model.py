@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -174,6 +175,21 @@ class DMAE(Distiller):
             BaseDataElement(pred_image=image, mask=hidden)
             for image, hidden in zip(images, mask.mask, strict=True)
         ]
+
+    @torch.no_grad()
+    def compared(self, inputs: Tensor) -> dict[str, Tensor]:
+        """What the distance of the first pair compares, on whole images: for pictures.
+
+        Returns:
+            ``student`` and ``teacher``: (B, L, Dt), tokens of length 1 if ``normalize``.
+        """
+        block, tap = self.pairs[0]
+        _, tapped = self.student.forward_tokens(inputs, taps=[block])
+        sides = {'student': self.projectors[0](tapped[block]), 'teacher': self.teacher(inputs)[tap]}
+        return {
+            name: (F.normalize(tokens, dim=-1) if self.normalize else tokens)[:, 1:]
+            for name, tokens in sides.items()
+        }
 
     def _build_projectors(self, kind: Projector | None) -> nn.ModuleList:
         width = self.student.embed_dim

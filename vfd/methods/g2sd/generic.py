@@ -114,11 +114,29 @@ class G2SDGeneric(Distiller):
         else:
             tokens = self.student.decode_masked(latent, mask)  # (B, L-K, Es)
             hidden = gather_tokens(hidden, mask.ids_masked + 1)
-        target = F.layer_norm(hidden, hidden.shape[-1:], eps=_TARGET_EPS)
+        target = _target(hidden)
         predicted = self.predictor(tokens)
         return {'loss_generic': F.smooth_l1_loss(predicted.to(target.dtype), target, beta=self.beta)}
+
+    @torch.no_grad()
+    def compared(self, inputs: Tensor) -> dict[str, Tensor]:
+        """What the loss compares, for all patches under a fresh mask: for pictures.
+
+        Returns:
+            ``student`` and ``teacher``: (B, L, Et).
+        """
+        mask = self.draw_mask(inputs)
+        hidden = self.teacher(inputs, keep=mask.ids_keep)[self.tap]
+        latent, _ = self.student.forward_tokens(inputs, mask.ids_keep)
+        predicted = self.predictor(self.student.decode(latent, mask.ids_keep))
+        return {'student': predicted[:, 1:], 'teacher': _target(hidden)[:, 1:]}
 
     def draw_mask(self, inputs: Tensor) -> PatchMask:
         """A fresh random mask for every image of the batch."""
         noise = torch.rand(len(inputs), self.student.num_patches, device=inputs.device)
         return make_mask(noise, self.mask_ratio)
+
+
+def _target(hidden: Tensor) -> Tensor:
+    """Decoder tokens (B, N, Et), every token with mean 0 and variance 1."""
+    return F.layer_norm(hidden, hidden.shape[-1:], eps=_TARGET_EPS)
