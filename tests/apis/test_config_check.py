@@ -99,6 +99,12 @@ def test_inheritance_and_own_variables(tmp_path):
         load_config(tmp_path / 'child.py')
 
 
+def test_nested_dicts_are_no_templates(tmp_path):
+    path = tmp_path / 'nested.py'
+    path.write_text("variants = {'a': {'b': 1}}\nwork_dir = str(variants['a']['b'])\n")
+    assert load_config(path).work_dir == '1'
+
+
 def test_bases_of_installed_packages_are_not_questioned(tmp_path):
     (tmp_path / 'child.py').write_text("_base_ = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'\n")
     load_config(tmp_path / 'child.py')

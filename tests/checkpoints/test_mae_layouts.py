@@ -138,7 +138,6 @@ def test_mmpretrain(mmpretrain_mae, tmp_path):
     meta = {'mmengine_version': '0.10.7'}
     torch.save({'state_dict': theirs.state_dict(), 'meta': meta}, tmp_path / 'epoch_1.pth')
     file = load_state(tmp_path / 'epoch_1.pth')
-    assert file.layout == 'mmpretrain-mae'
     ours = MaskedAutoencoder(**TINY, **DECODER).double()
     report = load_into(ours, file)
     assert not report.missing and not report.unused
@@ -164,3 +163,16 @@ def test_a_third_of_qkv_alone_is_missed():
     del given['vit.encoder.layer.1.attention.attention.key.bias']
     with pytest.raises(UserError, match=r'blocks\.1\.attn\.qkv\.bias'):
         load_into(MaskedAutoencoder(**TINY, **DECODER), translate(given)[1])
+
+
+def test_mmpretrain_names_are_changed_for_timms_networks_only(mmpretrain_mae, tmp_path):
+    """The encoder alone is read too, and mmpretrain's own backbone takes the file as it is."""
+    encoder = {
+        name: value for name, value in mmpretrain_mae.state_dict().items() if name.startswith('backbone.')
+    }
+    torch.save({'state_dict': encoder}, tmp_path / 'encoder.pth')
+    file = load_state(tmp_path / 'encoder.pth')
+    assert not load_into(MaskedViT(**TINY), file).missing
+    assert not load_into(mmpretrain_mae.backbone, file).missing
+    with pytest.raises(UserError, match='decoder'):
+        load_into(MaskedAutoencoder(**TINY, **DECODER), file)

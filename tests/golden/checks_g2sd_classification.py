@@ -90,8 +90,10 @@ def check_epoch(case, kind: str, data_samples: list[DataSample]) -> None:
     parameters = dict(model.student.model.named_parameters())
     before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
+    seed = int(case['seed']) if 'seed' in case else 3000  # the file of the published code does not hold it
+
     def losses(i: int) -> dict:
-        return model(drawn(3000 + 320 + i, *case['imgs'].shape), data_samples, mode='loss')
+        return model(drawn(seed + 320 + i, *case['imgs'].shape), data_samples, mode='loss')
 
     config = {
         'constructor': 'vfd.LayerDecay',

@@ -198,3 +198,21 @@ def test_a_run_without_bad_images_ends(tmp_path):
     started = runner(tmp_path)
     started.train()
     assert started.iter == 3
+
+
+def test_a_batch_that_is_a_list_is_explained():
+    with pytest.raises(UserError, match='default_collate'):
+        build()([*images()], None, mode='loss')
+
+
+def test_pairs_are_named_and_told_apart_by_their_blocks():
+    last = len(build().teacher.network.blocks) - 1
+    model = build(align=[dict(student=1, teacher=last - TEACHER_NETWORK['depth'])])
+    assert model.names == [f's1_t{last}']
+    with pytest.raises(UserError, match='twice'):
+        build(
+            align=[
+                dict(student=1, teacher=last),
+                dict(student=1, teacher=last - TEACHER_NETWORK['depth']),
+            ]
+        )

@@ -9,7 +9,7 @@ from mmengine.structures import BaseDataElement
 from vfd.engine.schedulers_linear import WarmupLinearByIter, warmup_linear
 from vfd.errors import UserError
 from vfd.losses.pixel import normalise_patches, patchify
-from vfd.methods.mae.self_distillation import THUMBNAIL, class_token, distance, thumbnails
+from vfd.methods.mae.self_distillation import THUMBNAIL, distance, thumbnails
 from vfd.registry import MODELS
 from vfd.stores import StoreWriter
 
@@ -95,7 +95,7 @@ def test_distance_to_the_teacher(images, target, reduction):
 def test_class_token_is_that_of_the_whole_pass(images):
     student = build('MAE').student.double()
     images = images.double()
-    torch.testing.assert_close(class_token(student, images), student(images)[:, 0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(student.forward_cls(images), student(images)[:, 0], rtol=1e-12, atol=1e-12)
 
 
 def test_clean_branches_compute_only_the_class_token_of_the_last_block(images):

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from vfd.backbones import MaskedAutoencoder, make_mask
+from vfd.checkpoints.pos_embed import bicubic_position_embedding
 from vfd.errors import UserError
 from vfd.teachers import Normalization, Teacher
 
@@ -223,6 +224,10 @@ def test_positions_of_another_grid_are_refused_or_resized(files, network):
     assert teacher.report.reshaped == ['pos_embed']
     assert torch.equal(teacher.network.pos_embed[:, :1], network.pos_embed[:, :1])
     assert torch.isfinite(teacher(torch.randn(1, 3, 48, 48))['block.1']).all()
+    grid = teacher.network.grid
+    torch.testing.assert_close(teacher.network.pos_embed, bicubic_position_embedding(network.pos_embed, grid))
+    decoding = Teacher(larger, files['full'], ('decoder.0',), resize_pos_embed=True)
+    assert decoding.report.reshaped == ['pos_embed', 'decoder_pos_embed']
 
 
 def test_a_timm_file_is_an_encoder_file(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def _parse(file: Path) -> ast.Module:
     """The syntax tree of a config; ``{{_base_.x}}`` reads as ``_base_.x``. Other formats have no names of their own."""
     if file.suffix != '.py':
         return ast.Module(body=[], type_ignores=[])
-    return ast.parse(file.read_text().replace('{{', '((').replace('}}', '))'))
+    return ast.parse(re.sub(r'\{\{\s*([\w.$:]+)\s*\}\}', r'((\1))', file.read_text()))
 
 
 def _assigned(tree: ast.Module) -> Iterator[str]:

@@ -104,6 +104,10 @@ def _exported(folder: Path) -> tuple[Callable[[str | Path], Tensor], list[str] |
     artefact, target = folder / certificate['artefact'], certificate['target']
     if target not in _NETWORKS:
         raise UserError(f'{folder} is an export to {target}; this reads {", ".join(_NETWORKS)}')
+    if certificate.get('part', 'model') != 'model':
+        raise UserError(
+            f'{folder} holds a backbone without its classifier: export with --part model, of a training with classes'
+        )
     network = _NETWORKS[target](artefact, certificate)
     described = certificate['preprocessing']
     return lambda image: network(_as_input(image, described))[0], certificate['classes']

@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 from vfd.backbones.beit_pyramid import BEiTPyramid
 from vfd.backbones.masked_autoencoder import MaskedAutoencoder
+from vfd.backbones.masked_pixels import MaskedPixels, PatchMasking
 from vfd.backbones.masked_vit import MaskedViT
 from vfd.backbones.masking import PatchMask, check_mask_ratio, keep_count, make_mask
 from vfd.backbones.simple_pyramid import SimpleFeaturePyramid
@@ -13,8 +14,10 @@ from vfd.backbones.vitdet import ViTDet
 __all__ = [
     'BEiTPyramid',
     'MaskedAutoencoder',
+    'MaskedPixels',
     'MaskedViT',
     'PatchMask',
+    'PatchMasking',
     'SimpleFeaturePyramid',
     'ViTDet',
     'check_mask_ratio',

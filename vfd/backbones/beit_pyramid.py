@@ -26,7 +26,7 @@ from vfd.compat import require
 from vfd.errors import UserError
 from vfd.registry import MODELS
 
-from .masked_vit import _numbers
+from .masked_vit import network_numbers
 
 # Parts that a pre-training does not have; a file holds all tensors of such a part or none.
 _NEW_PARTS = ('fpn', 'gamma', 'relative_position_bias_table')
@@ -83,7 +83,7 @@ class BEiTPyramid(Beit):
         checkpoint: str | Path | None = None,
     ) -> None:
         require('mmseg')
-        embed_dim, depth, num_heads = _numbers(arch, embed_dim, depth, num_heads)
+        embed_dim, depth, num_heads = network_numbers(arch, embed_dim, depth, num_heads)
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         if height % patch_size or width % patch_size or min(height, width) < 2 * patch_size:
             raise UserError(

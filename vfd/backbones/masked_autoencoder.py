@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from vfd.checkpoints import StateFile, load_into, load_state
 from vfd.errors import UserError
 from vfd.registry import MODELS
 
@@ -72,6 +74,12 @@ class MaskedAutoencoder(MaskedViT):
         if checkpoint is not None:
             self.load(checkpoint, resize_pos_embed)
 
+    def load(self, checkpoint: str | Path, resize_pos_embed: bool = False) -> None:
+        """Load weights; all of encoder and decoder, or an error."""
+        file = load_state(checkpoint)
+        require_decoder(file, 'MaskedAutoencoder')
+        load_into(self, file, resize_pos_embed='mae' if resize_pos_embed else False)
+
     def decoder_sequence(self, latent: Tensor, keep: Tensor) -> Tensor:
         """The decoder's input: visible tokens at their places, the mask token elsewhere, positions added.
 
@@ -108,3 +116,21 @@ class MaskedAutoencoder(MaskedViT):
         """Predict all patches from the visible ones: (B, L, p*p*3), row by row."""
         latent, _ = self.forward_tokens(images, mask.ids_keep)
         return self.pixels(self.decode(latent, mask.ids_keep)[:, 1:])
+
+
+def require_decoder(file: StateFile, needed_by: str) -> None:
+    """Say what is wrong with a file of the encoder alone where the decoder is needed.
+
+    Args:
+        file: of a masked autoencoder.
+        needed_by: what asks for the decoder, for the message.
+
+    Raises:
+        UserError: the decoder is missing.
+    """
+    if not any('decoder_embed' in name for name in file.state):
+        raise UserError(
+            f'{file.path} holds the encoder of a masked autoencoder but not its decoder, which {needed_by} needs; a '
+            'random decoder would teach noise. Take the full file: mae_pretrain_vit_base_full.pth (normalised '
+            'pixels) or mae_visualize_vit_base.pth (raw pixels), or the same of your size.'
+        )

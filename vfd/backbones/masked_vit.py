@@ -21,6 +21,7 @@ from vfd.errors import UserError, did_you_mean
 from vfd.losses.pixel import select_patches
 from vfd.registry import MODELS
 
+from .partial_block import block_at
 from .sincos import sincos_position_table
 
 # name: width, blocks, heads
@@ -72,7 +73,7 @@ class MaskedViT(VisionTransformer):
         checkpoint: str | Path | None = None,
         resize_pos_embed: bool = False,
     ) -> None:
-        embed_dim, depth, num_heads = _numbers(arch, embed_dim, depth, num_heads)
+        embed_dim, depth, num_heads = network_numbers(arch, embed_dim, depth, num_heads)
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         if height % patch_size or width % patch_size or min(height, width) < patch_size:
             raise UserError(
@@ -160,6 +161,21 @@ class MaskedViT(VisionTransformer):
                 tapped[k] = tokens
         return tapped
 
+    def forward_cls(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """The class token after the final norm, (B, D); the last block computes nothing else.
+
+        Arguments as in `forward_tokens`.
+        """
+        tokens = self.sequence(images, keep)
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        return self.cls_of(tokens)
+
+    def cls_of(self, tokens: Tensor) -> Tensor:
+        """The class token (B, D) after last block and final norm, from the tokens (B, 1 + K, D) before that block."""
+        first = tokens.new_zeros((tokens.shape[0], 1), dtype=torch.long)
+        return self.norm(block_at(self.blocks[-1], tokens, first))[:, 0]
+
     def forward_tokens(
         self, images: Tensor, keep: Tensor | None = None, taps: Sequence[int] = ()
     ) -> tuple[Tensor, dict[int, Tensor]]:
@@ -238,7 +254,7 @@ def xavier_linears(module: nn.Module) -> None:
             part.reset_parameters()
 
 
-def _numbers(arch: str | None, *given: int | None) -> tuple[int, int, int]:
+def network_numbers(arch: str | None, *given: int | None) -> tuple[int, int, int]:
     """Width, depth and heads of an arch, overridden by what was given."""
     if arch is not None and arch not in ARCHS:
         raise UserError(f'arch="{arch}"{did_you_mean(arch, ARCHS)}; archs: {", ".join(ARCHS)}')

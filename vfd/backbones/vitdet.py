@@ -25,7 +25,7 @@ from vfd.checkpoints.pos_embed import bicubic_position_embedding
 from vfd.errors import UserError
 from vfd.registry import MODELS
 
-from .masked_vit import _numbers
+from .masked_vit import network_numbers
 
 
 class ViTDetBlock(Block):
@@ -88,7 +88,7 @@ class ViTDet(nn.Module):
         checkpoint: str | Path | None = None,
     ) -> None:
         super().__init__()
-        embed_dim, depth, num_heads = _numbers(arch, embed_dim, depth, num_heads)
+        embed_dim, depth, num_heads = network_numbers(arch, embed_dim, depth, num_heads)
         for name, side in (('img_size', img_size), ('pretrain_img_size', pretrain_img_size)):
             if side < patch_size or side % patch_size:
                 raise UserError(f'ViTDet: {name}={side} is not a multiple of patch_size={patch_size}')

@@ -30,8 +30,6 @@ def translate(state: dict[str, Tensor], *, paddle: bool = False) -> tuple[str | 
         return 'efficientnet-lite0', {_from_lite0(name): value for name, value in state.items()}
     if mae_layouts.is_hugging_face(state):
         return 'hf-vit-mae', mae_layouts.from_hugging_face(state)
-    if mae_layouts.is_mmpretrain(state):
-        return 'mmpretrain-mae', mae_layouts.from_mmpretrain(state)
     return None, state
 
 

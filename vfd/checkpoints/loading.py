@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from vfd.checkpoints import mae_layouts
 from vfd.checkpoints.pos_embed import Resize, resize_position_embedding
 from vfd.checkpoints.state import StateFile
 from vfd.errors import UserError
@@ -81,6 +82,8 @@ def load_into(
     targets = {k: v for k, v in module.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
     assert not any(v.is_meta for v in targets.values()), 'load_into needs a module on a real device'
     wanted = [k for k in targets if not k.endswith('num_batches_tracked') and (needed is None or needed(k))]
+    if any(k.endswith('patch_embed.proj.weight') for k in wanted) and mae_layouts.is_mmpretrain(tensors):
+        tensors = mae_layouts.from_mmpretrain(tensors)  # only here is it known that timm's names are wanted
     prefix = prefix or _find_prefix(tensors, wanted, rename or {}, source)
     available = {_renamed(k[len(prefix) :], rename or {}): k for k in tensors if k.startswith(prefix)}
     if not available:

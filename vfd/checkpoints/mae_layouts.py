@@ -24,7 +24,7 @@ Hugging Face's encoder stands under ``vit.`` in a whole model and under no prefi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -75,14 +75,11 @@ def is_hugging_face(names: Iterable[str]) -> bool:
 
 
 def is_mmpretrain(names: Iterable[str]) -> bool:
-    """Whether these are the names of mmpretrain's MAE, encoder and decoder.
+    """Whether these are the names of a vision transformer of mmpretrain, with or without MAE's decoder.
 
-    A file of its encoder alone looks like any vision transformer of mmpretrain, which mmpretrain's networks read as it
-    is; it is not recognised.
+    mmpretrain's own networks read such a file as it is; the names are changed for a network with timm's names only.
     """
-    return {'backbone.patch_embed.projection.weight', 'neck.decoder_embed.weight', 'neck.mask_token'} <= set(
-        names
-    )
+    return {'backbone.patch_embed.projection.weight', 'backbone.layers.0.ln1.weight'} <= set(names)
 
 
 def from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -103,7 +100,7 @@ def from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def from_mmpretrain(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def from_mmpretrain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename."""
     return {_from_mmpretrain(name): value for name, value in state.items()}
 

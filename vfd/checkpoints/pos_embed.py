@@ -33,7 +33,7 @@ def resize_position_embedding(
     """
     from timm.layers import resample_abs_pos_embed
 
-    owner = next((m for m in module.modules() if getattr(m, 'pos_embed', None) is target), None)
+    owner = next((m for m in module.modules() if any(p is target for p in m._parameters.values())), None)
     grid = getattr(getattr(owner, 'patch_embed', None), 'grid_size', None) or getattr(
         owner, 'patch_resolution', None
     )

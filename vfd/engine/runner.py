@@ -161,6 +161,16 @@ class Runner(_Runner):
 
     # --- resuming
 
+    def _init_model_weights(self) -> None:
+        """As mmengine, but for networks of timm: they are complete once they are built.
+
+        mmengine would call their ``init_weights`` and so draw all weights anew, published ones too.
+        """
+        for part in self.bare_model.modules():
+            if hasattr(part, 'pretrained_cfg') and hasattr(part, 'init_weights'):
+                part.is_init = True
+        super()._init_model_weights()
+
     def _find_resume(self) -> None:
         """Decide what is resumed before anything is built that depends on the seed."""
         if not self._resume or self._has_loaded:

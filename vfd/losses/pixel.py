@@ -66,6 +66,12 @@ def normalise_patches(patches: Tensor) -> Tensor:
     return (patches - mean) / (variance + _NORM_EPS).sqrt()
 
 
+def denormalise_patches(patches: Tensor, true: Tensor) -> Tensor:
+    """Undo `normalise_patches` with mean and variance of the ``true`` patches: (B, N, P) each."""
+    variance, mean = torch.var_mean(true, dim=-1, keepdim=True)
+    return patches * (variance + _NORM_EPS).sqrt() + mean
+
+
 def pixel_target(
     images: Tensor, patch_size: int, norm_pix: bool = False, index: Tensor | None = None
 ) -> Tensor:

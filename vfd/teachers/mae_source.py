@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from vfd.backbones import MaskedAutoencoder, MaskedViT
-from vfd.backbones.partial_block import block_at
+from vfd.backbones.masked_autoencoder import require_decoder
 from vfd.checkpoints import StateFile
 from vfd.errors import UserError
 from vfd.registry import MODELS
@@ -48,6 +48,7 @@ class MAESource:
     """
 
     num_classes = None
+    resize_rule = 'mae'
 
     def __init__(self, taps: Sequence[str] = ('latent',), pretrained: bool = False, **network: Any) -> None:
         self.name = f'mae:{network.get("arch") or network.get("embed_dim")}'
@@ -81,19 +82,19 @@ class MAESource:
             return self.network.mask_token.shape[-1]
         return self.network.embed_dim
 
+    def block_index(self, tap: str) -> int:
+        """The block of a tap, counted from 0."""
+        return self._index[tap]
+
     def check_file(self, file: StateFile) -> None:
         """Say what is wrong with a file of the encoder alone where the decoder is needed.
 
         Raises:
             UserError: the decoder is missing.
         """
-        if self._decodes and not any('decoder_embed' in name for name in file.state):
-            raise UserError(
-                f'{file.path} holds the encoder of a masked autoencoder but not its decoder, which the taps '
-                f'{", ".join(t for t in self._index if t.startswith("decoder.")) or "pixels"} need; a random decoder '
-                'would teach noise. Take the full file: mae_pretrain_vit_base_full.pth (normalised pixels) or '
-                'mae_visualize_vit_base.pth (raw pixels), or the same of your size.'
-            )
+        if self._decodes:
+            taps = [tap for tap in self._index if tap.startswith('decoder.')] or ['pixels']
+            require_decoder(file, f'the tap {", ".join(taps)}')
 
     def answer(self, images: Tensor, taps: Sequence[str], keep: Tensor | None) -> dict[str, Tensor]:
         """See :class:`~vfd.teachers.sources.Source`."""
@@ -120,9 +121,7 @@ class MAESource:
         before = len(vit.blocks) - 2
         outputs = vit.forward_taps(images, keep, {before, *tapped.values()}) if before >= 0 else {}
         tokens = outputs[before] if before >= 0 else vit.sequence(images, keep)
-        first = torch.zeros(len(images), 1, dtype=torch.long, device=images.device)
-        cls = vit.norm(block_at(vit.blocks[-1], tokens, first))[:, 0]
-        return {'cls': cls, **{tap: outputs[k] for tap, k in tapped.items()}}
+        return {'cls': vit.cls_of(tokens), **{tap: outputs[k] for tap, k in tapped.items()}}
 
     def _decode(
         self, latent: Tensor, keep: Tensor | None, taps: Sequence[str], answers: dict[str, Tensor]

@@ -148,6 +148,10 @@ class TimmSource:
         assert tap in self._index and tap.startswith('block.'), tap
         return self.network.embed_dim
 
+    def block_index(self, tap: str) -> int:
+        """The block of a tap, counted from 0."""
+        return self._index[tap]
+
     def _cut(self, taps: Sequence[str]) -> None:
         """Take away what no tap needs."""
         if 'logits' in taps:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vfd.checkpoints import LoadReport, load_into, load_state
+from vfd.checkpoints.pos_embed import Resize
 from vfd.errors import UserError
 from vfd.registry import MODELS
 
@@ -100,7 +101,8 @@ class Teacher:
         try:
             if hasattr(self.source, 'check_file'):
                 self.source.check_file(file)
-            return load_into(self.network, file, resize_pos_embed=resize_pos_embed)
+            rule: Resize = getattr(self.source, 'resize_rule', 'timm')
+            return load_into(self.network, file, resize_pos_embed=rule if resize_pos_embed else False)
         except UserError as error:
             raise UserError(f'teacher {self.source.name}: {error}') from None
 

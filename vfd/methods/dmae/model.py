@@ -21,12 +21,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from vfd.backbones import PatchMask, check_mask_ratio, make_mask
+from vfd.backbones import MaskedPixels
 from vfd.errors import UserError, did_you_mean
-from vfd.losses.pixel import pixel_loss, unpatchify
+from vfd.losses.pixel import pixel_loss
 from vfd.registry import MODELS
 from vfd.teachers import Distiller
 from vfd.teachers.patches import check_same_patches
@@ -44,7 +43,7 @@ from .core import (
 
 
 @MODELS.register_module()
-class DMAE(Distiller):
+class DMAE(MaskedPixels, Distiller):
     """Pre-trains a masked autoencoder under a bigger one.
 
     Args:
@@ -94,20 +93,19 @@ class DMAE(Distiller):
         teacher = {**teacher, 'taps': tuple(dict.fromkeys([*taps, *(['pixels'] if needs_pixels else [])]))}
         student = {**student, 'pixel_outputs': OUTPUTS.get(target, 1)}
         super().__init__(student, teacher, data_preprocessor, init_cfg)
-        check_mask_ratio(self.student.num_patches, mask_ratio)
+        self.set_mask_ratio(mask_ratio)
         check_same_patches('DMAE', self.student, self.teacher)
         self.pairs = [
             (self.student.tap_index(pair['student'], 'align: student block'), tap)
             for pair, tap in zip(align, taps, strict=True)
         ]
-        self.names = [f's{s}_t{tap.partition(".")[2]}' for s, tap in self.pairs]
+        self.names = [f's{block}_t{self.teacher.source.block_index(tap)}' for block, tap in self.pairs]
         if len(set(self.names)) < len(self.names):
             raise UserError(f'DMAE: align names a pair twice: {list(align)}')
         self.projectors = self._build_projectors(projector)
         self.distance: Distance = distance
         self.normalize = projector is not None if normalize is None else normalize
         self.loss_weight = loss_weight
-        self.mask_ratio = mask_ratio
         self.norm_pix = norm_pix
         self.target: Target = target
         self.target_weights = (float(target_weights[0]), float(target_weights[1]))
@@ -142,39 +140,11 @@ class DMAE(Distiller):
             losses[f'loss_distill_{name}'] = self.loss_weight * term
         return losses
 
-    def draw_mask(self, inputs: Tensor) -> PatchMask:
-        """A fresh random mask for every image of the batch."""
-        noise = torch.rand(len(inputs), self.student.num_patches, device=inputs.device)
-        return make_mask(noise, self.mask_ratio)
-
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
         """One batch: ``loss``; ``tensor``: tokens (B, 1+L, D) of whole images; ``predict``: reconstructions."""
         if mode == 'predict':
             return self.predict(inputs, data_samples)
         return super().forward(inputs, data_samples, mode)
-
-    @torch.no_grad()
-    def predict(self, inputs: Tensor, data_samples: list | None = None) -> list[BaseDataElement]:
-        """Hide random patches and predict all.
-
-        Returns:
-            For each image ``pred_image`` (3, H, W), normalised like the input, and ``mask`` (L,), 1 where hidden. With
-            ``norm_pix`` every patch of the prediction takes mean and deviation of the true one, which the network
-            does not predict.
-        """
-        mask = self.draw_mask(inputs)
-        pixels = self.student.reconstruct(inputs, mask)
-        size = 3 * self.student.patch_size**2
-        pixels = pixels[..., :size]  # targets side by side: the first is the image
-        if self.norm_pix:
-            true = reconstruction_target('image', inputs, self.student.patch_size)
-            variance, mean = torch.var_mean(true, dim=-1, keepdim=True)
-            pixels = pixels * (variance + 1e-6).sqrt() + mean
-        images = unpatchify(pixels, self.student.patch_size, self.student.grid)
-        return [
-            BaseDataElement(pred_image=image, mask=hidden)
-            for image, hidden in zip(images, mask.mask, strict=True)
-        ]
 
     @torch.no_grad()
     def compared(self, inputs: Tensor) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vfd.backbones import PatchMask, check_mask_ratio, make_mask
+from vfd.backbones import PatchMasking
 from vfd.backbones.masked_vit import xavier_linears
 from vfd.backbones.partial_block import gather_tokens
 from vfd.errors import UserError
@@ -49,7 +49,7 @@ class Predictor(nn.Module):
 
 
 @MODELS.register_module()
-class G2SDGeneric(Distiller):
+class G2SDGeneric(PatchMasking, Distiller):
     """Pre-trains a masked autoencoder on the hidden tokens of a bigger one's decoder.
 
     Args:
@@ -88,13 +88,12 @@ class G2SDGeneric(Distiller):
         super().__init__(
             {**student, 'pixel_outputs': 0}, {**teacher, 'taps': (self.tap,)}, data_preprocessor, init_cfg
         )
-        check_mask_ratio(self.student.num_patches, mask_ratio)
+        self.set_mask_ratio(mask_ratio)
         check_same_patches('G2SDGeneric', self.student, self.teacher)
         width = self.teacher.source.widths(self.tap)
         self.predictor = Predictor(self.student.mask_token.shape[-1], width)
         self.supervise = supervise
         self.beta = beta
-        self.mask_ratio = mask_ratio
 
     def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
         """The distance of the student's decoder from the teacher's.
@@ -130,11 +129,6 @@ class G2SDGeneric(Distiller):
         latent, _ = self.student.forward_tokens(inputs, mask.ids_keep)
         predicted = self.predictor(self.student.decode(latent, mask.ids_keep))
         return {'student': predicted[:, 1:], 'teacher': _target(hidden)[:, 1:]}
-
-    def draw_mask(self, inputs: Tensor) -> PatchMask:
-        """A fresh random mask for every image of the batch."""
-        noise = torch.rand(len(inputs), self.student.num_patches, device=inputs.device)
-        return make_mask(noise, self.mask_ratio)
 
 
 def _target(hidden: Tensor) -> Tensor:

@@ -15,23 +15,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from mmengine.model import BaseModel
-from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from vfd.backbones import MaskedAutoencoder, PatchMask, check_mask_ratio, make_mask
+from vfd.backbones import MaskedPixels
 from vfd.errors import UserError
-from vfd.losses.pixel import patchify, pixel_loss, pixel_target, unpatchify
+from vfd.losses.pixel import pixel_loss, pixel_target
 from vfd.registry import MODELS
 
 
-class MaskedPixels:
-    """What models with a masked autoencoder as ``student`` share: masks, the pixel loss, reconstructions."""
-
-    student: MaskedAutoencoder
-    mask_ratio: float
-    norm_pix: bool
+class MaskedPixelLoss(MaskedPixels):
+    """The pixel loss that both models of this method have."""
 
     def set_masking(self, mask_ratio: float, norm_pix: bool) -> None:
         """Take the two settings of the pixel loss.
@@ -39,20 +33,13 @@ class MaskedPixels:
         Raises:
             UserError: the ratio hides no patch, or all; the student has no pixel head.
         """
-        name = type(self).__name__
-        if not isinstance(self.student, MaskedAutoencoder) or self.student.pixel_outputs != 1:
+        self.set_mask_ratio(mask_ratio)
+        if self.student.pixel_outputs != 1:
             raise UserError(
-                f'{name}: the student has to predict the pixels of patches; take a vfd.MaskedAutoencoder with '
-                'pixel_outputs=1, its default.'
+                f'{type(self).__name__}: the student has to predict the pixels of patches; take a '
+                'vfd.MaskedAutoencoder with pixel_outputs=1, its default.'
             )
-        check_mask_ratio(self.student.num_patches, mask_ratio)
-        self.mask_ratio = mask_ratio
         self.norm_pix = norm_pix
-
-    def draw_mask(self, inputs: Tensor) -> PatchMask:
-        """A fresh random mask for every image of the batch."""
-        noise = torch.rand(len(inputs), self.student.num_patches, device=inputs.device)
-        return make_mask(noise, self.mask_ratio)
 
     def masked_pixel_loss(self, inputs: Tensor) -> Tensor:
         """Hide patches of (B, 3, H, W) and compare their prediction with them (section 3): a scalar."""
@@ -62,33 +49,9 @@ class MaskedPixels:
         target = pixel_target(inputs, self.student.patch_size, self.norm_pix, mask.ids_masked)
         return pixel_loss(predicted, target)
 
-    @torch.no_grad()
-    def predict(self, inputs: Tensor) -> list[BaseDataElement]:
-        """Hide random patches and predict all.
-
-        Args:
-            inputs: (B, 3, H, W), preprocessed.
-
-        Returns:
-            For each image ``pred_image`` (3, H, W), normalised like the input, and ``mask`` (L,), 1 where hidden. With
-            ``norm_pix`` every patch of the prediction takes mean and deviation of the true one, which the network does
-            not predict.
-        """
-        mask = self.draw_mask(inputs)
-        patch_size = self.student.patch_size
-        pixels = self.student.reconstruct(inputs, mask)
-        if self.norm_pix:
-            variance, mean = torch.var_mean(patchify(inputs, patch_size), dim=-1, keepdim=True)
-            pixels = pixels * (variance + 1e-6).sqrt() + mean
-        images = unpatchify(pixels, patch_size, self.student.grid)
-        return [
-            BaseDataElement(pred_image=image, mask=hidden)
-            for image, hidden in zip(images, mask.mask, strict=True)
-        ]
-
 
 @MODELS.register_module()
-class MAE(MaskedPixels, BaseModel):
+class MAE(MaskedPixelLoss, BaseModel):
     """Pre-trains a masked autoencoder on pixels.
 
     The network is called ``student`` although it has no teacher: its checkpoints then read like those of every method

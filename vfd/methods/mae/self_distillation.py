@@ -25,13 +25,11 @@ import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from vfd.backbones import MaskedViT
-from vfd.backbones.partial_block import block_at
 from vfd.errors import UserError, did_you_mean
 from vfd.registry import MODELS
 from vfd.teachers import Distiller
 
-from .model import MaskedPixels
+from .model import MaskedPixelLoss
 
 Target = Literal['cls', 'all']
 Reduction = Literal['sum', 'mean']
@@ -44,7 +42,7 @@ _EQUAL = 1e-10  # squared distance over squared length: far below any training, 
 
 
 @MODELS.register_module()
-class SelfDistillMAE(MaskedPixels, Distiller):
+class SelfDistillMAE(MaskedPixelLoss, Distiller):
     """Pre-trains a masked autoencoder further, under a teacher that did so already.
 
     Args:
@@ -109,7 +107,7 @@ class SelfDistillMAE(MaskedPixels, Distiller):
         loss_mae = self.masked_pixel_loss(inputs)
         taught = self.teacher(inputs, data_samples=data_samples)
         target = taught[TAPS[self.target]]  # (B, D), or (B, 1+L, D) for all tokens
-        ours = class_token(self.student, inputs) if self.target == 'cls' else self.student(inputs)
+        ours = self.student.forward_cls(inputs) if self.target == 'cls' else self.student(inputs)
         if ours.shape != target.shape:
             raise UserError(
                 f'SelfDistillMAE: the student answers {tuple(ours.shape[1:])} an image, the teacher '
@@ -157,15 +155,6 @@ class SelfDistillMAE(MaskedPixels, Distiller):
                     'use a live vfd.Teacher. If the preparation of the images was changed, make the store again.'
                 )
         self._seen += 1
-
-
-def class_token(network: MaskedViT, images: Tensor) -> Tensor:
-    """The class token after the final norm (B, D); the last block computes nothing else."""
-    tokens = network.sequence(images)  # (B, 1+L, D)
-    for block in network.blocks[:-1]:
-        tokens = block(tokens)
-    first = torch.zeros(len(images), 1, dtype=torch.long, device=images.device)
-    return network.norm(block_at(network.blocks[-1], tokens, first))[:, 0]
 
 
 def distance(student: Tensor, teacher: Tensor, reduction: Reduction = 'sum') -> Tensor:
