@@ -32,8 +32,8 @@ def backbone_tensors(state: Mapping[str, Tensor], network: Beit) -> dict[str, Te
     - ``attn.qkv.bias`` becomes ``q_bias`` and ``v_bias``; the keys' part is dropped, for it adds one number to a whole
       row of the attention and so cancels in the softmax;
     - ``relative_position_index``, which follows from the grid, is dropped;
-    - patch kernel ([ours]: plain bicubic) and absolute position are interpolated bicubically, and the tables of relative positions as
-      `resize_relative_table` says, where the network has another patch size or grid.
+    - patch kernel ([ours]: plain bicubic) and absolute position are interpolated bicubically, and the tables
+      of relative positions as `resize_relative_table` says, where the network has another patch size or grid.
 
     Args:
         state: tensors by the file's names.
