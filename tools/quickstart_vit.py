@@ -11,7 +11,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--data', default='fashion-mnist', help='fashion-mnist or cifar10')
     parser.add_argument('--seeds', type=int, default=1, help='number of runs')
-    parser.add_argument('--teacher', metavar='FILE', help='weights for vit_small_patch14_dinov2 of timm')
+    parser.add_argument(
+        '--teacher',
+        metavar='FILE',
+        help='weights for vit_small_patch14_dinov2 of timm, or mae: train one on the images',
+    )
     args = parser.parse_args()
 
     def run() -> None:

