@@ -16,6 +16,7 @@ from vfd.apis.exporting import export
 from vfd.checkpoints import file_sha256, load_state
 from vfd.errors import MissingFileError, MissingPackageError, UserError
 from vfd.export import TARGETS, load_target
+from vfd.export.images import real_images
 from vfd.registry import MODELS
 
 PREPROCESSOR = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'to_rgb': True}
@@ -327,3 +328,19 @@ def test_command_line(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['export.py', *arguments, 'tim'])
     assert tool.main() == 2
     assert capsys.readouterr().err.startswith('error: no export target "tim"')
+
+
+@pytest.mark.parametrize('kind', ['ClsDataPreprocessor', 'SelfSupDataPreprocessor'])
+def test_images_are_normalised_alike_under_every_preprocessor(tmp_path, kind):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / 'a.png')
+    mean, std = [1.0, 2.0, 3.0], [4.0, 5.0, 6.0]
+    student = types.SimpleNamespace(
+        pipeline=[{'type': 'LoadImageFromFile'}, {'type': 'PackInputs'}],
+        preprocessor=MODELS.build(dict(type=f'mmpretrain.{kind}', mean=mean, std=std, to_rgb=True)),
+        image_size=None,
+        scope='mmpretrain',
+    )
+    batch, names = real_images(Config(), student, tmp_path)
+    assert names == ['a.png']
+    np.testing.assert_allclose(batch[0].permute(1, 2, 0).numpy(), (pixels - np.array(mean)) / std, rtol=1e-5)

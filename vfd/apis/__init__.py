@@ -12,6 +12,8 @@ _HOME = {
     'test': 'training',
     'export': 'exporting',
     'ImageClassificationInferencer': 'inference',
+    'ZeroShotSegmentationInferencer': 'zero_shot',
+    'analyse_artifacts': 'artifacts',
     'load_config': 'config',
     'twin': 'baseline',
 }

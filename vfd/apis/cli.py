@@ -82,7 +82,11 @@ def train(args: argparse.Namespace) -> None:
 def test_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``test``."""
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint that training wrote')
+    parser.add_argument(
+        'checkpoint',
+        nargs='?',
+        help='checkpoint that training wrote; none where the config names the weights',
+    )
     _options(parser)
 
 

@@ -52,7 +52,7 @@ def train(
 
 def test(
     config: str | Path | Config,
-    checkpoint: str | Path,
+    checkpoint: str | Path | None = None,
     work_dir: str | Path | None = None,
     launcher: str = 'none',
     options: dict[str, Any] | None = None,
@@ -61,7 +61,8 @@ def test(
 
     Args:
         config: path of a config, or a loaded one.
-        checkpoint: what training wrote.
+        checkpoint: what training wrote; None for a model whose config names its weights (``pretrained=True`` or
+            ``checkpoint=FILE``).
         work_dir: where logs go.
         launcher: see :func:`train`.
         options: merged over the config.
@@ -70,14 +71,21 @@ def test(
         The metrics by name, in the units of the config's evaluator.
     """
     cfg = prepare(config, work_dir, options, launcher)
-    if not Path(checkpoint).is_file():
+    if checkpoint is None and not _names_weights(cfg.get('model')):
+        raise UserError(
+            'which weights? Give a checkpoint, or name them in the model: pretrained=True or checkpoint=FILE'
+        )
+    if checkpoint is not None and not Path(checkpoint).is_file():
         raise MissingFileError(f'checkpoint {checkpoint} does not exist')
     for key in ('test_dataloader', 'test_evaluator', 'test_cfg'):
         if cfg.get(key) is None:
             raise UserError(f'the config has no {key}: there is nothing to test on')
-    cfg.load_from, cfg.resume = str(checkpoint), False
+    cfg.load_from, cfg.resume = None if checkpoint is None else str(checkpoint), False
     with clear_errors(cfg):
-        return Runner.from_cfg(cfg).test()
+        runner = Runner.from_cfg(cfg)
+        if checkpoint is None:
+            runner._init_model_weights()  # where a network reads the file that its config names
+        return runner.test()
 
 
 def prepare(
@@ -123,10 +131,23 @@ def prepare(
 
 def run(cfg: Config) -> Runner:
     """Train a prepared config."""
+    if cfg.get('train_dataloader') is None:
+        raise UserError(
+            'the config has no train_dataloader: there is nothing to train. Evaluate it with tools/test.py'
+        )
     with clear_errors(cfg):
         runner = Runner.from_cfg(cfg)
         runner.train()
     return runner
+
+
+def _names_weights(model: Any) -> bool:
+    """Whether a model's config says where its own weights, not a teacher's, come from."""
+    if isinstance(model, Mapping):
+        if model.get('pretrained') is True or model.get('checkpoint') not in (None, 'random'):
+            return True
+        return any(_names_weights(value) for key, value in model.items() if key != 'teacher')
+    return False
 
 
 def _use_amp(cfg: Config) -> None:

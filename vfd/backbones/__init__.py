@@ -7,6 +7,9 @@ from vfd.backbones.masked_autoencoder import MaskedAutoencoder
 from vfd.backbones.masked_pixels import MaskedPixels, PatchMasking
 from vfd.backbones.masked_vit import MaskedViT
 from vfd.backbones.masking import PatchMask, check_mask_ratio, keep_count, make_mask
+from vfd.backbones.register_clip import RegisterCLIP
+from vfd.backbones.register_vit import RegisterViT
+from vfd.backbones.registers import RegisterBackbone
 from vfd.backbones.simple_pyramid import SimpleFeaturePyramid
 from vfd.backbones.sincos import sincos_position_table
 from vfd.backbones.vitdet import ViTDet
@@ -18,6 +21,9 @@ __all__ = [
     'MaskedViT',
     'PatchMask',
     'PatchMasking',
+    'RegisterBackbone',
+    'RegisterCLIP',
+    'RegisterViT',
     'SimpleFeaturePyramid',
     'ViTDet',
     'check_mask_ratio',

@@ -6,7 +6,7 @@ import re
 
 from torch import Tensor
 
-from vfd.checkpoints import mae_layouts
+from vfd.checkpoints import dinov2_layout, mae_layouts, ph_reg_layouts
 
 # Blocks in each of timm's seven stages of EfficientNet-Lite0.
 _LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
@@ -30,6 +30,12 @@ def translate(state: dict[str, Tensor], *, paddle: bool = False) -> tuple[str | 
         return 'efficientnet-lite0', {_from_lite0(name): value for name, value in state.items()}
     if mae_layouts.is_hugging_face(state):
         return 'hf-vit-mae', mae_layouts.from_hugging_face(state)
+    if dinov2_layout.is_hugging_face_dinov2(state):
+        return 'hf-dinov2', dinov2_layout.from_hugging_face_dinov2(state)
+    if ph_reg_layouts.is_ph_reg_dinov2(state):
+        return 'ph-reg-dinov2', ph_reg_layouts.from_ph_reg_dinov2(state)
+    if ph_reg_layouts.is_ph_reg_clip(state):
+        return 'ph-reg-clip', ph_reg_layouts.from_ph_reg_clip(state)
     return None, state
 
 

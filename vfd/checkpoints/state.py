@@ -21,7 +21,7 @@ from vfd.errors import UserError
 # Where training scripts keep the weights, the averaged ones first: timm's own loader takes them first, too.
 CONTAINERS = (
     *('state_dict_ema', 'model_ema', 'state_dict', 'model', 'model_state', 'model_state_dict'),
-    *('network', 'net', 'params', 'weights', 'module'),
+    *('network', 'net', 'params', 'weights', 'module', 'trainable_state_dict'),
 )
 
 

@@ -1,6 +1,6 @@
 """The engine: Runner, loops, exact resume, hooks, schedulers, optimizer constructors."""
 
-from . import optim, schedulers, schedulers_linear
+from . import optim, schedulers, schedulers_exponential, schedulers_linear
 from .hooks import BadDataHook, CheckpointHook, InterruptHook, NonFiniteHook, ProgressHook
 from .layer_decay import LayerDecay
 from .loader import StreamLoader
@@ -22,5 +22,6 @@ __all__ = [
     'StreamLoader',
     'optim',
     'schedulers',
+    'schedulers_exponential',
     'schedulers_linear',
 ]

@@ -1,6 +1,40 @@
-"""What a representation is worth: probes on frozen features."""
+"""What a representation is worth: probes on frozen features, zero-shot segmentation, artifacts of dense features."""
 
+from importlib.util import find_spec
+
+from vfd.evaluation.artifacts import TokenNorms, cosines, pearson, token_norms, worst_cosines
+from vfd.evaluation.depth import DepthMetric, depth_metrics
+from vfd.evaluation.depth_probe import DepthProbe, depth_from_bins
+from vfd.evaluation.frozen import FrozenBackbone
+from vfd.evaluation.heat_map_correlation import HeatMapCorrelation
 from vfd.evaluation.knn import knn_predict
 from vfd.evaluation.linear_probe import LinearProbe, fit_linear_probe
+from vfd.evaluation.pamr import refine
+from vfd.evaluation.text_queries import read_class_names, text_features
+from vfd.evaluation.zero_shot_segmentation import ZeroShotSegmentor
 
-__all__ = ['LinearProbe', 'fit_linear_probe', 'knn_predict']
+__all__ = [
+    'DepthMetric',
+    'DepthProbe',
+    'FrozenBackbone',
+    'HeatMapCorrelation',
+    'LinearProbe',
+    'TokenNorms',
+    'ZeroShotSegmentor',
+    'cosines',
+    'depth_from_bins',
+    'depth_metrics',
+    'fit_linear_probe',
+    'knn_predict',
+    'pearson',
+    'read_class_names',
+    'refine',
+    'text_features',
+    'token_norms',
+    'worst_cosines',
+]
+
+if find_spec('mmseg') is not None:  # an optional package; configs for it name it as their scope
+    from vfd.evaluation.segmentation_probe import LinearSegHead, SegmentationProbe
+
+    __all__ += ['LinearSegHead', 'SegmentationProbe']

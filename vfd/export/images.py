@@ -56,9 +56,18 @@ def real_images(
         )
     with torch.no_grad():
         prepared = [
-            student.preprocessor(pseudo_collate([sample]), False)['inputs'][0].float() for sample in chosen
+            student.preprocessor(_batch_of_one(sample, student), False)['inputs'][0].float()
+            for sample in chosen
         ]
     return _of_one_size(prepared, student.image_size), names
+
+
+def _batch_of_one(sample: dict[str, Any], student: LiveStudent) -> dict[str, Any]:
+    """As a loader gives it to the data preprocessor; that for pre-training takes a list for one of views."""
+    batch: Any = pseudo_collate([sample])
+    if type(student.preprocessor).__name__ == 'SelfSupDataPreprocessor':
+        batch['inputs'] = torch.stack(batch['inputs'])
+    return batch
 
 
 def _of_one_size(images: list[Tensor], size: tuple[int, int] | None) -> Tensor:

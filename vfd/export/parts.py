@@ -8,11 +8,11 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from vfd.backbones import MaskedViT
+from vfd.backbones import MaskedViT, RegisterBackbone
 from vfd.errors import MissingPackageError, UserError
 from vfd.export.student import LOGIT_MAPS, LiveStudent, parts_of
 from vfd.export.target import Target
-from vfd.export.timm_encoder import TOKENS, classifier_backbone
+from vfd.export.timm_encoder import REGISTER_MAP, TOKENS, classifier_backbone
 
 PARTS = ('model', 'backbone')
 
@@ -66,9 +66,12 @@ def take(student: LiveStudent, part: str) -> LiveStudent:
     if part not in PARTS:
         raise UserError(f'--part {part}: one of {", ".join(PARTS)}')
     encoder = isinstance(student.model, MaskedViT)
+    registers = isinstance(student.model, RegisterBackbone)
     if part == 'model':
         if encoder:
             raise UserError('the student is a masked autoencoder: its encoder is what leaves')
+        if registers:
+            raise UserError('the student is a backbone, which has no head')
         if _is_detector(student.model):
             raise UserError(
                 'the student is a detector, which answers with boxes: its backbone is what leaves'
@@ -76,8 +79,10 @@ def take(student: LiveStudent, part: str) -> LiveStudent:
         meaning = LOGIT_MAPS if hasattr(student.model, 'decode_head') else student.meaning
         size = _image_size(getattr(student.model, 'backbone', None))
         return dataclasses.replace(student, meaning=meaning, image_size=size)
-    if encoder:
-        return dataclasses.replace(student, part=part, meaning=TOKENS, image_size=_image_size(student.model))
+    if encoder or registers:
+        rule = getattr(student.model, 'pos_interp', '')
+        meaning = TOKENS if encoder else f'{REGISTER_MAP}, positions of other grids by the rule "{rule}"'
+        return dataclasses.replace(student, part=part, meaning=meaning, image_size=_image_size(student.model))
     if isinstance(getattr(student.model, 'model', None), VisionTransformer):
         return classifier_backbone(student)
     backbone = getattr(student.model, 'backbone', None)

@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
+from vfd.backbones import RegisterViT
 from vfd.checkpoints import load_into
 from vfd.errors import UserError
 from vfd.export.forms import TimmForm, tapped
@@ -20,14 +21,16 @@ from vfd.export.student import LiveStudent, Output, parts_of
 from vfd.export.timm_classifier import OTHERS, classifier_form
 
 TOKENS = 'tokens (B, 1+L, D) after the final norm, class token first, patches row by row'
+REGISTER_MAP = 'one map (B, D, h, w) of the patches'
+REGISTERS = 'tokens (B, 1+m+L, D) after the final norm: class token, registers, patches row by row'
 DISTILLED = 'tokens (B, 2+L, D) after the final norm: class token, distillation token, patches row by row'
 
 
 def encoder_form(student: LiveStudent) -> TimmForm:
     """The timm network of a backbone.
 
-    Known: backbones with a ``timm_form`` of their own (`vfd.MaskedViT`, `vfd.ViTDet`, `vfd.BEiTPyramid`), and the
-    vision transformer of a timm classifier.
+    Known: backbones with a ``timm_form`` of their own (`vfd.MaskedViT`, `vfd.ViTDet`, `vfd.BEiTPyramid`,
+    `vfd.RegisterViT`), and the vision transformer of a timm classifier.
 
     Raises:
         UserError: the backbone is no timm network.
@@ -42,7 +45,9 @@ def encoder_form(student: LiveStudent) -> TimmForm:
     network = timm.create_model(name, **args).eval()
     load_into(network, state, source_name='the student')
     form = TimmForm(name, args, network, student.output)
-    if isinstance(network, VisionTransformerSAM):
+    if isinstance(student.model, RegisterViT):
+        form.output = Output(student.model.tokens, REGISTERS)
+    elif isinstance(network, VisionTransformerSAM):
         form.taps = (len(network.blocks) - 1,)
         form.output = Output(student, 'map (B, D, h, w) after the last block')
     elif isinstance(network, Beit):

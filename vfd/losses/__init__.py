@@ -1,6 +1,7 @@
 """Distillation losses shared by the methods: plain torch, tensors in, a scalar out."""
 
 from vfd.losses.channel_wise import ChannelWiseLoss
+from vfd.losses.depth import GradientLoss, SigLoss, gradient_loss, sig_loss
 from vfd.losses.feature_distance import FeatureDistanceLoss, feature_distance
 from vfd.losses.feature_richness import FeatureRichnessLoss
 from vfd.losses.nkd import NKDLoss
@@ -11,12 +12,16 @@ __all__ = [
     'ChannelWiseLoss',
     'FeatureDistanceLoss',
     'FeatureRichnessLoss',
+    'GradientLoss',
     'NKDLoss',
     'SSLDLoss',
+    'SigLoss',
     'ce',
     'feature_distance',
+    'gradient_loss',
     'js',
     'js_legacy',
     'kl',
     'qkv_relation',
+    'sig_loss',
 ]

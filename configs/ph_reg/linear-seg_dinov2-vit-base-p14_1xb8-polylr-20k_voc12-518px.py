@@ -1,0 +1,6 @@
+_base_ = ['./_base_/linear-seg_dinov2-vit-base-p14.py', './_base_/linear-seg_voc12-20k.py']
+
+model = dict(decode_head=dict(num_classes=21))
+train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))
+test_dataloader = val_dataloader

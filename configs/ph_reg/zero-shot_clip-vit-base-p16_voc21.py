@@ -1,0 +1,14 @@
+_base_ = './_base_/zero-shot_clip-vit-base-p16.py'
+
+model = dict(class_names='{{ fileDirname }}/_base_/class_names/voc21.txt', prob_thd=0.1)
+test_dataloader = dict(
+    dataset=dict(
+        type='PascalVOCDataset',
+        data_root='data/VOCdevkit/VOC2012',
+        data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
+        ann_file='ImageSets/Segmentation/val.txt',
+        pipeline=_base_.load_image
+        + [dict(type='Resize', scale=(2048, 448), keep_ratio=True)]
+        + _base_.load_labels,
+    )
+)

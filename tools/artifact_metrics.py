@@ -1,0 +1,44 @@
+#!/usr/bin/env python
+"""Measure artifact tokens: ``python tools/artifact_metrics.py CONFIG [CHECKPOINT] --images FOLDER --out FOLDER``.
+
+Lengths of the patch tokens of teacher and student, and their cosines with the mean over many views. Prints a table and
+writes ``artifacts.json`` and ``artifacts.png``.
+"""
+
+import argparse
+import sys
+
+from vfd.apis.cli import guarded
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description='Measure artifact tokens before and after registers.')
+    parser.add_argument('config', help='config of a PH-Reg training')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='checkpoint that it wrote; default: the student at its start'
+    )
+    parser.add_argument('--images', required=True, help='folder of images')
+    parser.add_argument('--out', required=True, help='folder for artifacts.json and artifacts.png')
+    parser.add_argument(
+        '--views', type=int, default=200, help='views of the target (default 200, as in the paper)'
+    )
+    parser.add_argument('--limit', type=int, help='take only the first images, by name')
+    parser.add_argument('--seed', type=int, default=0, help='of the views')
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what the command line says."""
+    from vfd.apis.artifacts import analyse_artifacts, print_table
+
+    results = analyse_artifacts(
+        args.config, args.checkpoint, args.images, args.out, args.views, args.limit, args.seed
+    )
+    print_table(results)
+    print(f'{args.out}/artifacts.json\n{args.out}/artifacts.png')
+
+
+if __name__ == '__main__':
+    parsed = arguments()
+    sys.exit(guarded(lambda: run(parsed)))
