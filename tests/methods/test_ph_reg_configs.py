@@ -161,7 +161,7 @@ def test_random_crops_have_no_stored_target(folder):
 # --------------------------------------------------------------------------------------------------------------- export
 
 
-def test_the_student_leaves_for_timm_and_onnx(folder):
+def test_the_student_leaves_for_every_target(folder):
     path = next(path for path in TINY if 'dinov2' in path.stem)
     train(path, folder / 'run', options=options_of(**{'train_cfg.max_epochs': 1}))
     certificate = export(path, folder / 'run/epoch_1.pth', 'timm')
@@ -171,6 +171,8 @@ def test_the_student_leaves_for_timm_and_onnx(folder):
     scope: dict = {}
     exec(certificate.snippet, scope)
     assert isinstance(scope['model'], timm.models.VisionTransformer)
+    for target in ('mmpretrain', 'mmdet', 'mmseg', 'hf'):
+        assert export(path, folder / 'run/epoch_1.pth', target).max_error < 1e-6, target
     onnx = export(path, folder / 'run/epoch_1.pth', 'onnx')
     assert onnx.max_error < 1e-4 and 'scale01' in onnx.output
 

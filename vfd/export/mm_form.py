@@ -10,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
+from vfd.backbones import RegisterBackbone
 from vfd.checkpoints import load_into
 from vfd.errors import UserError
 from vfd.export.forms import MMForm, TimmForm
@@ -38,7 +39,8 @@ def mm_form(student: LiveStudent, maps: bool = False) -> MMForm:
     """The backbone of a student in mmpretrain's classes.
 
     ``VisionTransformer``, ``DistilledVisionTransformer`` (class and distillation token), ``ViTSAM`` (windows and
-    relative positions of ViTDet) and ``BEiTViT`` (absolute positions, and relative ones in every block).
+    relative positions of ViTDet) and ``BEiTViT`` (absolute positions, and relative ones in every block). For registers
+    mmpretrain has no class of its own, and builds timm's in ``TIMMBackbone``.
 
     Args:
         student: a backbone.
@@ -50,6 +52,10 @@ def mm_form(student: LiveStudent, maps: bool = False) -> MMForm:
     form = encoder_form(student)
     network: Any = form.network
     output = form.output
+    if isinstance(student.model, RegisterBackbone):
+        state = {f'timm_model.{name}': value for name, value in network.state_dict().items()}
+        kept = {'type': 'mmpretrain.TIMMBackbone', 'model_name': form.name, **form.args}
+        return MMForm(kept, state, output)
     config = _common(student, form)
     if isinstance(network, VisionTransformerSAM):
         config |= {'type': 'mmpretrain.ViTSAM', 'out_channels': 0, 'out_type': 'featmap'}
