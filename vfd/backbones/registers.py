@@ -127,10 +127,11 @@ class RegisterBackbone(nn.Module):
             UserError: a side of the images is no multiple of the patch size.
         """
         if images.ndim != 4 or any(side % self.patch_size or not side for side in images.shape[-2:]):
+            shape = tuple(int(side) for side in images.shape)  # tensors while a graph is traced
             raise UserError(
-                f'{type(self).__name__}: images of shape {tuple(images.shape)}; expected (B, 3, H, W) with H and W '
-                f'multiples of patch_size={self.patch_size}: change the crop size in the pipeline (for example to '
-                f'{max(1, round(images.shape[-1] / self.patch_size)) * self.patch_size}).'
+                f'{type(self).__name__}: images of shape {shape}; expected (B, 3, H, W) with H and W multiples of '
+                f'patch_size={self.patch_size}: change the crop size in the pipeline (for example to '
+                f'{max(1, round(shape[-1] / self.patch_size)) * self.patch_size}).'
             )
         return self.project(images)
 

@@ -111,7 +111,8 @@ def _from_files(student: LiveStudent, files: list[Path]) -> Iterator[tuple[str, 
         raise UserError(
             'the config has no data set, so it is not known how its images are resized and cropped'
         )
-    transforms = [t for t in transforms if 'Annotations' not in str(t['type'])]  # images alone are given
+    labels = ('Annotations', 'LoadDepth')  # images alone are given
+    transforms = [t for t in transforms if not any(name in str(t['type']) for name in labels)]
     if not any('Load' in str(transform['type']) for transform in transforms):  # data sets of arrays load none
         transforms.insert(0, {'type': 'LoadImageFromFile'})
     pipeline = Compose([TRANSFORMS.build(transform) for transform in transforms])

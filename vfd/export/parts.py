@@ -10,6 +10,7 @@ from torch import nn
 
 from vfd.backbones import MaskedViT, RegisterBackbone
 from vfd.errors import MissingPackageError, UserError
+from vfd.evaluation.frozen import FrozenBackbone
 from vfd.export.student import LOGIT_MAPS, LiveStudent, parts_of
 from vfd.export.target import Target
 from vfd.export.timm_encoder import REGISTER_MAP, TOKENS, classifier_backbone
@@ -92,16 +93,21 @@ def take(student: LiveStudent, part: str) -> LiveStudent:
             'exports it as a whole'
         )
     config = dict(student.config['backbone'])
+    inside = f'{student.report.prefix}backbone.'
+    meaning = 'feature maps (B, D, h, w)'
+    if isinstance(backbone, FrozenBackbone):
+        backbone, config = backbone.network, dict(config.get('backbone', config))
+        if isinstance(backbone, RegisterBackbone):
+            meaning = f'{REGISTER_MAP}, positions of other grids by the rule "{backbone.pos_interp}"'
     if '.' not in config['type']:
         config['type'] = f'{_package(backbone, student.scope)}.{config["type"]}'
-    inside = f'{student.report.prefix}backbone.'
     outside = {name: value for name, value in student.state.state.items() if not name.startswith(inside)}
     return dataclasses.replace(
         student,
         model=backbone,
         config=config,
         part=part,
-        meaning='feature maps (B, D, h, w)',
+        meaning=meaning,
         image_size=_image_size(backbone),
         dropped=parts_of(outside),
     )
@@ -109,6 +115,8 @@ def take(student: LiveStudent, part: str) -> LiveStudent:
 
 def _image_size(backbone: Any) -> tuple[int, int] | None:
     """The size that a transformer with a position table was built for; None for any other network."""
+    if isinstance(backbone, FrozenBackbone):
+        backbone = backbone.network
     if not hasattr(backbone, 'timm_form'):
         return None
     size = backbone.timm_form()[1]['img_size']

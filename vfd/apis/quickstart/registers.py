@@ -32,7 +32,7 @@ from vfd.evaluation.shift_consistency import shift_consistency
 from vfd.stores import atomic_write
 from vfd.visualization import LIGHT, draw_register_maps
 
-CONFIG = 'configs/quickstart/ph-reg_vit-small-p14_1xb2-explr-40e_photos-224px.py'
+CONFIG = 'configs/quickstart/ph-reg_vit-small-p14_1xb2-explr-20e_photos-224px.py'
 WORK = Path('work_dirs/quickstart_registers')
 PHOTOS = Path('data/quickstart/photos')
 TEACHER = Path('work_dirs/quickstart_vit/teacher.safetensors')

@@ -27,6 +27,6 @@ train_dataloader = dict(
 optim_wrapper = dict(
     _delete_=True, type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.01, fused=True)
 )
-train_cfg = dict(max_epochs=40)
+train_cfg = dict(max_epochs=20)
 default_hooks = dict(logger=dict(interval=6), checkpoint=dict(interval=10, max_keep_ckpts=1))
 randomness = dict(seed=0)
