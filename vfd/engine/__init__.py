@@ -5,6 +5,7 @@ from .hooks import BadDataHook, CheckpointHook, InterruptHook, NonFiniteHook, Pr
 from .layer_decay import LayerDecay
 from .loader import StreamLoader
 from .loops import EpochTrainLoop, IterTrainLoop
+from .multi_crop import MultiCropEpochLoop, WarmupCosineByEpoch, crop_passes
 from .runner import Runner
 from .stream import SampleStream
 
@@ -15,11 +16,14 @@ __all__ = [
     'InterruptHook',
     'IterTrainLoop',
     'LayerDecay',
+    'MultiCropEpochLoop',
     'NonFiniteHook',
     'ProgressHook',
     'Runner',
     'SampleStream',
     'StreamLoader',
+    'WarmupCosineByEpoch',
+    'crop_passes',
     'optim',
     'schedulers',
     'schedulers_exponential',

@@ -7,6 +7,7 @@ from vfd.losses.feature_richness import FeatureRichnessLoss
 from vfd.losses.nkd import NKDLoss
 from vfd.losses.qkv_relation import qkv_relation
 from vfd.losses.soft_label import SSLDLoss, ce, js, js_legacy, kl
+from vfd.losses.sparse_soft_label import SoftLabels, SparseLabels, soft_cross_entropy, sparse_labels
 
 __all__ = [
     'ChannelWiseLoss',
@@ -16,6 +17,8 @@ __all__ = [
     'NKDLoss',
     'SSLDLoss',
     'SigLoss',
+    'SoftLabels',
+    'SparseLabels',
     'ce',
     'feature_distance',
     'gradient_loss',
@@ -24,4 +27,6 @@ __all__ = [
     'kl',
     'qkv_relation',
     'sig_loss',
+    'soft_cross_entropy',
+    'sparse_labels',
 ]

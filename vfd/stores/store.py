@@ -78,6 +78,14 @@ class Store:
             records[inside] = part[rows[inside] - first]
         return {name: np.ascontiguousarray(records[name]) for name in self.meta.fields}
 
+    def row(self, key: str) -> int:
+        """Position of a record in ``keys``; KeyError when there is none of that key."""
+        return self._row[key]
+
+    def parts(self) -> list[tuple[int, np.ndarray]]:
+        """The data files, memory-mapped: (position of the first record, structured array)."""
+        return [(int(first), part) for first, part in zip(self._first, self._parts, strict=False)]
+
     def array(self, field: str) -> np.ndarray:
         """One field of all records, memory-mapped: (len(self), *shape), in the order of ``keys``.
 

@@ -1,0 +1,311 @@
+"""Ask teachers once about many random crops of every image, and store the answers.
+
+The slow step of training from stored labels. It is planned, shown, shared by ranks, and goes on after a kill: what an
+image's crops and labels are depends on the config and the image alone, never on which process came to it when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.fileio import join_path
+from torch.utils.data import DataLoader
+
+from vfd.apis.config import load_config
+from vfd.apis.mining import _rank_and_world_size as rank_and_world_size
+from vfd.errors import BadDataError, UserError, did_you_mean
+from vfd.registry import DATASETS, MODELS
+from vfd.stores import (
+    LabelledImage,
+    LabelStoreWriter,
+    Plan,
+    Progress,
+    StoredCrops,
+    atomic_write,
+    merge,
+    verify_labels,
+)
+from vfd.stores.label_store import written_files
+
+CONFIG_KEYS = {'model', 'train_dataloader', 'default_scope', 'work_dir', 'custom_imports'}
+LOADER_KEYS = {'dataset', 'num_workers'}
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """An image that is to be labelled: name relative to the data set, file, class (-1: not known)."""
+
+    name: str
+    path: Path
+    ground_truth: int
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """What a run did.
+
+    Attributes:
+        folder: of the store.
+        images: images in this rank's shard.
+        skipped: name -> reason, for images that could not be labelled.
+        gone: images in the store whose files are no longer there.
+    """
+
+    folder: Path
+    images: int
+    skipped: dict[str, str]
+    gone: list[str]
+
+
+def relabel(
+    config: str | Path,
+    work_dir: str | None = None,
+    options: dict[str, Any] | None = None,
+    launcher: str = 'none',
+    device: str | None = None,
+) -> Relabelled:
+    """Label the images of a config's data set.
+
+    Args:
+        config: with ``model`` (``vfd.RegionLabeller``) and ``train_dataloader`` (``dataset``, ``num_workers``).
+        work_dir: folder of the store; default: the config's, else ``work_dirs/<config name>``.
+        options: settings that replace those of the config.
+        launcher: ``none``, or ``pytorch`` (torchrun) or ``slurm`` (srun): the ranks then share the images.
+        device: default: this process's GPU, or the CPU.
+
+    Returns:
+        Counts of this rank.
+
+    Raises:
+        UserError: a config that does not say this, a store of other inputs, an image that changed after it was
+            labelled, or a full disk.
+    """
+    cfg = load_config(config, options)
+    _check(cfg, config)
+    rank, world_size = rank_and_world_size(launcher)
+    images = source_images(cfg.train_dataloader.dataset)
+    labeller: Any = MODELS.build(cfg.model)
+    _check_classes(images, labeller.classes)
+    labeller.check_names([image.name for image in images])
+    labeller.to(torch.device(device or _local_device()))
+    folder = store_folder(cfg, config, work_dir)
+    mine = [image for image in images if owner(image.name, world_size) == rank]
+    form = labeller.form([image.path for image in images])
+    gone = _refuse_changes(folder, mine)
+    with LabelStoreWriter(folder, form, labeller.origin(), rank, world_size) as writer:
+        todo = [image for image in mine if image.name not in writer.done]
+        workers = cfg.train_dataloader.get('num_workers', 0)
+        seconds = _measure(labeller, todo, workers)
+        title = f'labelling {len(mine)} images x {labeller.crops} crops ({len(mine) * labeller.crops} crops)'
+        print(Plan(title, len(mine), len(mine) - len(todo), writer.record_bytes, seconds))
+        skipped = _label(labeller, todo, writer, workers, len(mine))
+    _report(folder, rank, world_size, skipped)
+    print(
+        f'{folder}: {len(writer.done)} images of rank {rank} are labelled; {len(skipped)} could not be read'
+        + (f', {len(gone)} are no longer there' if gone else '')
+    )
+    return Relabelled(folder, len(writer.done), skipped, gone)
+
+
+def verify_relabelling(
+    config: str | Path, work_dir: str | None = None, options: dict[str, Any] | None = None
+) -> list[str]:
+    """Check what an earlier run wrote.
+
+    Returns:
+        One line a fault: records that differ from their checksums or make no sense, images that changed.
+    """
+    cfg = load_config(config, options)
+    _check(cfg, config)
+    folder = store_folder(cfg, config, work_dir)
+    faults = verify_labels(folder)
+    written = written_files(folder)
+    for image in source_images(cfg.train_dataloader.dataset):
+        if image.name in written and image.path.exists():
+            size = image.path.stat().st_size
+            if size != written[image.name][0]:
+                faults.append(f'{image.path}: {size} bytes, {written[image.name][0]} when it was labelled')
+    return faults
+
+
+def merge_relabelling(
+    config: str | Path, work_dir: str | None = None, options: dict[str, Any] | None = None
+) -> Path:
+    """Make one data file of the finished shards; the folder of the store."""
+    folder = store_folder(load_config(config, options), config, work_dir)
+    merge(folder)
+    return folder
+
+
+def source_images(dataset: dict) -> list[SourceImage]:
+    """The images of a data set, named relative to its image folder.
+
+    Args:
+        dataset: config of a data set with ``img_path`` and perhaps ``gt_label``: those of mmpretrain,
+            ``vfd.ImageListDataset``, ``vfd.ImageFolderDataset``. Its pipeline is not used.
+
+    Raises:
+        UserError: an image lies outside the folder, or is named twice.
+    """
+    built = DATASETS.build(dataset)
+    root = Path(image_root(built))
+    images: dict[str, SourceImage] = {}
+    for number in range(len(built)):
+        info = built.get_data_info(number)
+        path = Path(info['img_path'])
+        if not path.is_relative_to(root):
+            raise UserError(f"{path} does not lie in {root or '.'}, the data set's image folder")
+        name = path.relative_to(root).as_posix()
+        if name in images:
+            raise UserError(f'the data set names {path} twice')
+        images[name] = SourceImage(name, path, int(info.get('gt_label', -1)))
+    return list(images.values())
+
+
+def image_root(dataset: Any) -> str:
+    """Folder to which the names of a data set's images are relative."""
+    if hasattr(dataset, 'roots'):  # vfd.ImageListDataset
+        if len(set(dataset.roots)) > 1:
+            raise UserError(
+                f'image lists of several folders cannot share a store: {sorted(set(dataset.roots))}'
+            )
+        return join_path(dataset.data_root, dataset.roots[0]) if dataset.data_root else dataset.roots[0]
+    return getattr(dataset, 'img_prefix', None) or dataset.data_root
+
+
+def store_folder(cfg: Config, config: str | Path, work_dir: str | None) -> Path:
+    """Folder of a config's label store."""
+    return Path(work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config).stem}')
+
+
+def owner(name: str, world_size: int) -> int:
+    """Rank that labels an image: decided by its name, so that a data set that grew is shared as before."""
+    return (
+        int.from_bytes(hashlib.sha256(name.encode(errors='surrogateescape')).digest()[:8], 'big') % world_size
+    )
+
+
+def _label(
+    labeller: Any, todo: Sequence[SourceImage], writer: LabelStoreWriter, workers: int, total: int
+) -> dict[str, str]:
+    """Label images and append them in order; the images that could not be, with the reason."""
+    skipped: dict[str, str] = {}
+    crops = labeller.dataset([(image.name, image.path) for image in todo])
+    # one item a batch: a chunk is a batch already
+    loader = iter(DataLoader(crops, batch_size=None, num_workers=workers, collate_fn=_as_it_is))
+    with Progress('labelling', total, total - len(todo)) as progress:
+        for image in todo:
+            parts, files, reason = [], set(), None
+            for _ in range(labeller.chunks):
+                chunk = next(loader)
+                reason = reason or chunk.fault
+                files.add(chunk.file)
+                if reason is None:
+                    parts.append(labeller.label(chunk.pixels))
+            if reason is None and len(files) > 1:
+                reason = f'{image.path}: changed while it was labelled'
+            if reason is None:
+                stored = StoredCrops(chunk.boxes, chunk.flips, np.concatenate(parts))
+                try:
+                    writer.append(
+                        LabelledImage(image.name, chunk.size, stored, image.ground_truth, chunk.file)
+                    )
+                except BadDataError as error:
+                    reason = str(error)
+            if reason is not None:
+                skipped[image.name] = reason
+            progress.advance(1)
+    return skipped
+
+
+def _measure(labeller: Any, todo: Sequence[SourceImage], workers: int) -> float | None:
+    """Seconds an image takes, from one chunk of the first readable image."""
+    dataset = labeller.dataset([(image.name, image.path) for image in todo[:8]])
+    for number in range(0, len(dataset), labeller.chunks):
+        begin = time.perf_counter()
+        chunk = dataset[number]
+        cut = time.perf_counter() - begin
+        if chunk.fault is None:
+            labeller.label(chunk.pixels)  # the first call of a network is slow
+            begin = time.perf_counter()
+            labeller.label(chunk.pixels)
+            asked = time.perf_counter() - begin
+            return labeller.chunks * (max(cut / workers, asked) if workers else cut + asked)
+    return None
+
+
+def _check(cfg: Config, config: str | Path) -> None:
+    """Refuse keys that relabelling would not read."""
+    for names, known, where in (
+        (cfg, CONFIG_KEYS, ''),
+        (cfg.get('train_dataloader', {}), LOADER_KEYS, 'train_dataloader.'),
+    ):
+        for name in names:
+            if name not in known:
+                raise UserError(
+                    f'config {config}: relabelling does not read "{where}{name}"{did_you_mean(name, known)}; it reads '
+                    f'{", ".join(sorted(known))}'
+                )
+    if cfg.get('model', {}).get('type') != 'vfd.RegionLabeller' or 'dataset' not in cfg.get(
+        'train_dataloader', {}
+    ):
+        raise UserError(
+            f'config {config}: relabelling needs model=dict(type="vfd.RegionLabeller", ...) and '
+            'train_dataloader=dict(dataset=...)'
+        )
+
+
+def _check_classes(images: Sequence[SourceImage], classes: int) -> None:
+    for image in images:
+        if image.ground_truth >= classes:
+            raise UserError(
+                f'{image.name} is of class {image.ground_truth}, the teacher has classes 0 to {classes - 1}: teacher '
+                'and data set do not belong together'
+            )
+
+
+def _refuse_changes(folder: Path, images: Sequence[SourceImage]) -> list[str]:
+    """Names of labelled images that are gone; UserError when one has another size than when it was labelled."""
+    written = written_files(folder)
+    gone = []
+    for number, image in enumerate(images):
+        if image.name not in written:
+            continue
+        try:
+            size = image.path.stat().st_size
+        except FileNotFoundError:
+            gone.append(image.name)
+            continue
+        if size != written[image.name][0]:
+            raise UserError(
+                f'{image.path} (image {number}) changed after it was labelled: {size} bytes, {folder} knows '
+                f'{written[image.name][0]}. Restore the file, or choose another folder to label anew.'
+            )
+    return gone
+
+
+def _report(folder: Path, rank: int, world_size: int, skipped: dict[str, str]) -> None:
+    """Write the list of images that were not labelled."""
+    path = folder / f'skipped-{rank:05d}-of-{world_size:05d}.txt'
+    if skipped:
+        atomic_write(path, ''.join(f'{name}\t{reason}\n' for name, reason in skipped.items()))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _local_device() -> str:
+    local = int(os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', 0)))
+    return f'cuda:{local}' if torch.cuda.is_available() else 'cpu'
+
+
+def _as_it_is(item: Any) -> Any:
+    return item

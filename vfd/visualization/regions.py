@@ -1,0 +1,167 @@
+"""Pictures of region calibration: confidences by category, example crops, and the crops of one image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from vfd.visualization.theme import Theme, new_figure, style_axes, to_png
+
+
+@dataclass(frozen=True)
+class ShownCrop:
+    """A crop with what is written below it.
+
+    Attributes:
+        picture: (S, S, 3) uint8 RGB.
+        caption: lines of text.
+    """
+
+    picture: np.ndarray
+    caption: str
+
+
+def category_colours(theme: Theme) -> tuple[str, str, str]:
+    """Colours of discarded, context and important crops."""
+    return theme.series[2], theme.series[1], theme.series[0]
+
+
+def draw_categories(
+    histogram: np.ndarray, thresholds: Sequence[float], names: Sequence[str], confidence: str, theme: Theme
+) -> bytes:
+    """How many crops have which confidence, coloured by category, with the thresholds.
+
+    Args:
+        histogram: (3, B) crops by category and by confidence in 0..1.
+        thresholds: low, mid, high.
+        names: of the three categories.
+        confidence: what the confidence is.
+        theme: colours.
+
+    Returns:
+        A PNG.
+    """
+    figure = new_figure(theme, 7.6, 3.4)
+    axes = figure.subplots()
+    style_axes(axes, theme)
+    edges = np.linspace(0, 1, histogram.shape[1] + 1)
+    below = np.zeros(histogram.shape[1])
+    total = max(int(histogram.sum()), 1)
+    for counts, name, colour in zip(histogram, names, category_colours(theme), strict=True):
+        label = f'{name}: {counts.sum():,} ({counts.sum() / total:.1%})'
+        axes.bar(edges[:-1], counts, 1 / len(below), bottom=below, align='edge', color=colour, label=label)
+        below = below + counts
+    for value, name in zip(thresholds, ('T_L', 'T_M', 'T_T'), strict=True):
+        axes.axvline(value, color=theme.text, linewidth=0.9, linestyle=(0, (3, 2)))
+        axes.annotate(
+            f'${name}$',
+            (value, 1.0),
+            xycoords=('data', 'axes fraction'),
+            xytext=(3, -2),
+            textcoords='offset points',
+            va='top',
+            fontsize=9,
+            color=theme.text,
+        )
+    axes.set(xlim=(0, 1), xlabel=confidence, ylabel='crops')
+    axes.yaxis.set_major_formatter(lambda value, _: f'{value:,.0f}')
+    axes.margins(y=0.12)
+    figure.legend(
+        loc='outside upper center', ncols=3, frameon=False, fontsize=9, labelcolor=theme.text, handlelength=1
+    )
+    return to_png(figure)
+
+
+def draw_crop_sheet(rows: Sequence[tuple[str, Sequence[ShownCrop]]], theme: Theme) -> bytes:
+    """Example crops, one row a category.
+
+    Args:
+        rows: (name, crops) of discarded, context and important crops; a row may have none.
+        theme: colours.
+
+    Returns:
+        A PNG.
+    """
+    columns = max(max(len(crops) for _, crops in rows), 1)
+    lines = max((crop.caption.count('\n') + 1 for _, crops in rows for crop in crops), default=1)
+    figure = new_figure(theme, 1.1 + 1.25 * columns, (1.2 + 0.15 * lines) * len(rows))
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes, (name, crops), colour in zip(grid, rows, category_colours(theme), strict=True):
+        _name_row(axes[0], name, colour)
+        for place, cell in enumerate(axes):
+            _show(cell, crops[place] if place < len(crops) else None, colour, theme)
+    return to_png(figure)
+
+
+def draw_regions(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    categories: np.ndarray,
+    rows: Sequence[tuple[str, Sequence[ShownCrop]]],
+    title: str,
+    theme: Theme,
+) -> bytes:
+    """One image with the boxes of its crops, beside crops of every category.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (M, 4): top, left, height, width in pixels.
+        categories: (M,): 0 discarded, 1 context, 2 important.
+        rows: (name, crops) of the three categories.
+        title: above the image.
+        theme: colours.
+
+    Returns:
+        A PNG.
+    """
+    columns = max(max(len(crops) for _, crops in rows), 1)
+    lines = max((crop.caption.count('\n') + 1 for _, crops in rows for crop in crops), default=1)
+    figure = new_figure(theme, 4.6 + 1.6 * columns, (1.25 + 0.15 * lines) * len(rows))
+    parts: Any = figure.subfigures(1, 2, width_ratios=[4.2, 0.4 + 1.6 * columns])
+    left, right = parts
+    for part in (left, right):
+        part.set_facecolor(theme.page)
+    axes = left.subplots()
+    axes.imshow(image)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, color=theme.text, fontsize=10, loc='left')
+    colours = category_colours(theme)
+    for kind in (0, 1, 2):  # important boxes on top
+        for top, x, height, width in boxes[categories == kind]:
+            axes.add_patch(
+                Rectangle((x - 0.5, top - 0.5), width, height, fill=False, edgecolor='white', linewidth=2.4)
+            )
+            axes.add_patch(
+                Rectangle(
+                    (x - 0.5, top - 0.5), width, height, fill=False, edgecolor=colours[kind], linewidth=1.3
+                )
+            )
+    grid = right.subplots(len(rows), columns, squeeze=False)
+    for cells, (name, crops), colour in zip(grid, rows, colours, strict=True):
+        _name_row(cells[0], name, colour)
+        for place, cell in enumerate(cells):
+            _show(cell, crops[place] if place < len(crops) else None, colour, theme)
+    return to_png(figure)
+
+
+def _name_row(axes: Axes, name: str, colour: str) -> None:
+    axes.set_ylabel(name, color=colour, fontsize=9, fontweight='bold', labelpad=6)
+
+
+def _show(axes: Axes, crop: ShownCrop | None, colour: str, theme: Theme) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.set_facecolor(theme.page)
+    for spine in axes.spines.values():
+        spine.set_visible(crop is not None)
+        spine.set_color(colour)
+        spine.set_linewidth(2)
+    if crop is None:
+        axes.set_aspect('equal')
+        return
+    axes.imshow(crop.picture)
+    axes.set_xlabel(crop.caption, color=theme.muted, fontsize=7, labelpad=3, linespacing=1.25)
