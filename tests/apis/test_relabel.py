@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from mmengine.config import Config
 from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import functional as TF
 
-from vfd.apis.relabel import merge_relabelling, relabel, source_images, verify_relabelling
+from vfd.apis.relabel import images_of, merge_relabelling, relabel, source_images, verify_relabelling
 from vfd.errors import MissingFileError, UserError
 from vfd.registry import MODELS
 from vfd.stores import LabelStore, UnfinishedStoreError
@@ -275,3 +276,7 @@ def test_names_are_relative_to_the_image_folder(data, tmp_path):
     assert [(image.name, image.ground_truth) for image in images] == [('c1/1.png', 1), ('c0/2.png', 0)]
     (unlabelled, *_) = source_images(dict(type='vfd.ImageFolderDataset', data_root=str(data / 'train')))
     assert (unlabelled.name, unlabelled.ground_truth) == ('c0/0.png', -1)
+    listed.write_text('c1/1.png\nc0/2.png 0\n')
+    dataset = dict(type='ImageListDataset', ann_file=str(listed), data_root=str(data), data_prefix='train')
+    images = images_of(Config(dict(train_dataloader=dict(dataset=dataset), default_scope='vfd')))
+    assert [image.ground_truth for image in images] == [-1, 0]

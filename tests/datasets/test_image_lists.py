@@ -40,6 +40,7 @@ def test_several_lists_with_several_roots(roots):
         pipeline=[{'type': 'vfd.LoadImage'}],
     )
     assert [dataset.get_data_info(i)['gt_label'] for i in range(5)] == [3, 1, 2, 0, 0]
+    assert [dataset.get_data_info(i)['has_label'] for i in range(5)] == [True, True, True, False, True]
     assert [int(dataset[i]['img'][0, 0, 0]) for i in range(5)] == [10, 10, 10, 20, 20]
     assert dataset[3]['img_path'] == str(roots / 'pool' / 'a.png')
     assert dataset.metainfo['classes'] == ['a', 'b', 'c', 'd']
@@ -80,7 +81,7 @@ def test_bad_lines_are_named(tmp_path, line, reason):
 def test_byte_order_mark_and_spaces(tmp_path):
     file = tmp_path / 'list.txt'
     file.write_bytes('\ufeffbär 1.jpg  2\n  x y.png  \n'.encode())
-    assert read_image_list(str(file)) == [('bär 1.jpg', 2), ('x y.png', 0)]
+    assert read_image_list(str(file)) == [('bär 1.jpg', 2), ('x y.png', -1)]
 
 
 def test_empty_list(tmp_path):

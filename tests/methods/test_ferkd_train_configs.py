@@ -14,11 +14,12 @@ import yaml
 from mmengine.registry import DefaultScope
 from PIL import Image
 
+from vfd.apis import baseline, training
 from vfd.apis import config as config_api
-from vfd.apis import training
 from vfd.apis.exporting import export
 from vfd.apis.relabel import relabel
 from vfd.engine import crop_passes
+from vfd.errors import UserError
 from vfd.registry import MODELS
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'ferkd'
@@ -138,6 +139,26 @@ def test_train_a_moment_test_and_export(method, labelled, tmp_path, monkeypatch)
     state = torch.load(checkpoint, weights_only=True)['state_dict']
     network = timm.create_model('test_resnet', num_classes=10)
     network.load_state_dict({name.removeprefix('student.'): value for name, value in state.items()})
+
+
+def test_the_supervised_twin_has_as_many_crops(labelled, tmp_path, monkeypatch):
+    monkeypatch.chdir(labelled)
+    (path,) = CONFIGS.glob('ferkd_tiny*.py')
+    cfg = training.prepare(path, tmp_path, {'visualizer.vis_backends': [], 'train_cfg.max_epochs': 2})
+    twin = baseline.twin(cfg)
+    assert twin.model.type == 'mmpretrain.TimmClassifier'
+    assert twin.train_dataloader.batch_size == cfg.train_dataloader.batch_size * 4
+    assert twin.train_dataloader.num_batch_per_epoch == 2  # 10 images in batches of 8 crops
+    assert twin.train_cfg == dict(by_epoch=True, max_epochs=2, val_interval=1)
+    assert training.run(twin).iter == 4
+
+
+def test_a_checkpoint_of_another_student_is_an_error(labelled, tmp_path, monkeypatch):
+    monkeypatch.chdir(labelled)
+    (path,) = CONFIGS.glob('fkd_tiny*.py')
+    torch.save({'state_dict': {'student.fc.weight': torch.zeros(1)}, 'meta': {}}, tmp_path / 'other.pth')
+    with pytest.raises(UserError, match='not of the model'):
+        training.test(path, tmp_path / 'other.pth', tmp_path, options={'visualizer.vis_backends': []})
 
 
 def test_a_resumed_run_continues_exactly(labelled, tmp_path, monkeypatch):

@@ -23,7 +23,8 @@ def twin(config: Config) -> Config:
     ``baseline=dict(train_dataloader=dict(dataset=dict(data_prefix='labelled')))``.
 
     Where the config counts epochs, the labelled images are repeated so that an epoch of the twin has as many steps as
-    one of the distillation; the schedule is then the same in both.
+    one of the distillation; the schedule is then the same in both. Where the distillation takes K crops of an image at
+    a time and counts K epochs for that, an epoch of the twin has a K-th of the steps, rounded up.
 
     Args:
         config: a checked config whose model has a student.
@@ -46,6 +47,9 @@ def twin(config: Config) -> Config:
         student['data_preprocessor'] = preprocessor
     cfg.model = student
     distillation = cfg.train_dataloader
+    if str(cfg.train_cfg.get('type')).endswith('MultiCropEpochLoop'):  # an epoch of the twin has single crops
+        lengths = {key: cfg.train_cfg[key] for key in ('max_epochs', 'val_interval') if key in cfg.train_cfg}
+        cfg.train_cfg = ConfigDict(by_epoch=True, **lengths)
     cfg.merge_from_dict(cfg.pop('baseline', None) or {})
     if _counts_epochs(cfg.train_cfg) and cfg.train_dataloader != distillation:
         cfg.train_dataloader = _of_equal_length(cfg.train_dataloader, distillation, cfg.get('default_scope'))
@@ -65,7 +69,8 @@ def _of_equal_length(loader: ConfigDict, other: ConfigDict, scope: str | None) -
     own, wanted = (len(DATASETS.build(part.dataset)) for part in (loader, other))
     processes = int(os.environ.get('WORLD_SIZE', '1'))
     share = math.ceil(wanted / processes)
-    batches = share // other.batch_size if other.get('drop_last') else math.ceil(share / other.batch_size)
+    size = other.batch_size * other.dataset.get('num_crops', 1)  # a pass of K crops counts as K epochs
+    batches = share // size if other.get('drop_last') else math.ceil(share / size)
     times = math.ceil(batches * loader.batch_size * processes / own)
     repeated = dict(type='RepeatDataset', times=times, dataset=loader.dataset)
     return ConfigDict(loader, dataset=repeated, num_batch_per_epoch=batches)

@@ -215,6 +215,8 @@ def _check_paramwise(rules: Mapping[str, Any], path: str) -> None:
 
 def _refuse_unknown(node: Mapping[str, Any], accepted: Iterable[str], path: str) -> None:
     accepted = set(accepted)
+    if path.startswith('baseline'):  # merged later
+        accepted.add('_delete_')
     for name in node:
         if name not in accepted:
             hint = (

@@ -142,7 +142,7 @@ def mine_unlabeled(teacher: dict, settings: MiningSettings) -> dict[str, Any] | 
     pool = ImageSet.read(settings.images, settings.root)
     excluded = ImageSet.read(settings.exclude, settings.exclude_root) if settings.exclude else None
     scorer = _Scorer(teacher, settings)
-    rank, world_size = _rank_and_world_size(settings.launcher)
+    rank, world_size = rank_and_world_size(settings.launcher)
     scan = partial(_scan, settings=settings, rank=rank, world_size=world_size)
     print(
         f'mining {settings.k} images of each of {scorer.teacher.num_classes} classes; scores: {settings.store_path}'
@@ -391,7 +391,7 @@ def _check(settings: MiningSettings) -> None:
         raise UserError(f'mining: max_hash_distance is {settings.max_hash_distance}, expected 0 to 63')
 
 
-def _rank_and_world_size(launcher: str) -> tuple[int, int]:
+def rank_and_world_size(launcher: str) -> tuple[int, int]:
     """From the launcher's environment. Ranks do not talk to each other, so there is no process group."""
     if launcher == 'none':
         return 0, 1

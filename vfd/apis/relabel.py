@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.fileio import join_path
+from mmengine.registry import DefaultScope
 from torch.utils.data import DataLoader
 
 from vfd.apis.config import load_config
-from vfd.apis.mining import _rank_and_world_size as rank_and_world_size
+from vfd.apis.mining import rank_and_world_size
 from vfd.errors import BadDataError, UserError, did_you_mean
 from vfd.registry import DATASETS, MODELS
 from vfd.stores import (
@@ -92,7 +93,7 @@ def relabel(
     cfg = load_config(config, options)
     _check(cfg, config)
     rank, world_size = rank_and_world_size(launcher)
-    images = source_images(cfg.train_dataloader.dataset)
+    images = images_of(cfg)
     labeller: Any = MODELS.build(cfg.model)
     _check_classes(images, labeller.classes)
     labeller.check_names([image.name for image in images])
@@ -129,7 +130,7 @@ def verify_relabelling(
     folder = store_folder(cfg, config, work_dir)
     faults = verify_labels(folder)
     written = written_files(folder)
-    for image in source_images(cfg.train_dataloader.dataset):
+    for image in images_of(cfg):
         if image.name in written and image.path.exists():
             size = image.path.stat().st_size
             if size != written[image.name][0]:
@@ -144,6 +145,12 @@ def merge_relabelling(
     folder = store_folder(load_config(config, options), config, work_dir)
     merge(folder)
     return folder
+
+
+def images_of(cfg: Config) -> list[SourceImage]:
+    """The images of a config; its ``default_scope`` (mmpretrain without one) has the data sets that name no package."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
+        return source_images(cfg.train_dataloader.dataset)
 
 
 def source_images(dataset: dict) -> list[SourceImage]:
@@ -167,7 +174,8 @@ def source_images(dataset: dict) -> list[SourceImage]:
         name = path.relative_to(root).as_posix()
         if name in images:
             raise UserError(f'the data set names {path} twice')
-        images[name] = SourceImage(name, path, int(info.get('gt_label', -1)))
+        truth = int(info['gt_label']) if info.get('has_label', 'gt_label' in info) else -1
+        images[name] = SourceImage(name, path, truth)
     return list(images.values())
 
 

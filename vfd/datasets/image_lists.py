@@ -22,7 +22,7 @@ class ImageListDataset(BaseDataset):
     """Images named in one or more text files, each with its own root folder.
 
     A line is ``path label`` or ``path``; images without label carry ``gt_label`` 0, which label-free methods
-    never read. Blank lines and lines that begin with ``#`` are skipped.
+    never read, and ``has_label`` False. Blank lines and lines that begin with ``#`` are skipped.
 
     Example:
         >>> dict(
@@ -65,7 +65,7 @@ class ImageListDataset(BaseDataset):
             self.full_init()
 
     def load_data_list(self) -> list[dict]:
-        """Read the lists: ``{'img_path', 'gt_label'}`` an image."""
+        """Read the lists: ``{'img_path', 'gt_label', 'has_label'}`` an image."""
         classes = self.metainfo.get('classes')
         data: list[dict] = []
         for file, root in zip(self.lists, self.roots, strict=True):
@@ -77,7 +77,10 @@ class ImageListDataset(BaseDataset):
                     f'{paths[0]}, the first image of {file}, is not there. Its root is {root or "not set"}: '
                     'is data_prefix the folder to which the list is relative?'
                 )
-            data.extend({'img_path': p, 'gt_label': label} for p, (_, label) in zip(paths, rows, strict=True))
+            data.extend(
+                {'img_path': p, 'gt_label': max(label, 0), 'has_label': label >= 0}
+                for p, (_, label) in zip(paths, rows, strict=True)
+            )
         return data
 
 
@@ -143,7 +146,7 @@ def read_image_list(file: str, num_classes: int | None = None) -> list[tuple[str
         num_classes: labels must be smaller.
 
     Returns:
-        (path as written, label) a line; label 0 where there is none.
+        (path as written, label) a line; label -1 where there is none.
 
     Raises:
         MissingFileError: the list is not there.
@@ -162,7 +165,7 @@ def read_image_list(file: str, num_classes: int | None = None) -> list[tuple[str
                 raise UserError(f'{file}:{number}: there are only {num_classes} classes: "{line}"')
             rows.append((path.rstrip(), int(last)))
         elif PurePosixPath(last).suffix.lower() in IMAGE_EXTENSIONS:
-            rows.append((line, 0))
+            rows.append((line, -1))
         else:
             raise UserError(f'{file}:{number}: expected "path label" or the path of an image, found "{line}"')
     if not rows:

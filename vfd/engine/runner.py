@@ -211,13 +211,13 @@ class Runner(_Runner):
         strict: bool = False,
         revise_keys: list = [(r'^module\.', '')],  # noqa: B006  (mmengine's signature)
     ) -> dict:
-        """Load a checkpoint into the model. When resuming, or into a distiller, every tensor has to fit.
+        """Load a checkpoint into the model. When resuming, or into a method's model, every tensor has to fit.
 
         Raises:
             MissingFileError: the file is not there.
             UserError: the file is of another model or, when resuming, was trained with another teacher.
         """
-        strict = strict or self._resume or hasattr(self.bare_model, 'teacher')
+        strict = strict or self._resume or hasattr(self.bare_model, 'student')
         try:
             checkpoint = super().load_checkpoint(filename, map_location, strict, revise_keys)
         except FileNotFoundError as error:

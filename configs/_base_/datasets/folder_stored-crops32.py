@@ -36,3 +36,23 @@ val_dataloader = dict(
 val_evaluator = dict(type='mmpretrain.Accuracy', topk=(1, ))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
+
+# The supervised twin: as many crops in a batch, each of another image, and true labels.
+baseline = dict(
+    train_dataloader=dict(
+        _delete_=True,
+        batch_size=8,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=True),
+        collate_fn=dict(type='default_collate'),
+        dataset=dict(
+            type='mmpretrain.CustomDataset',
+            data_root='data/folder',
+            data_prefix='train',
+            pipeline=[
+                dict(type='vfd.LoadImage'),
+                dict(type='mmpretrain.RandomResizedCrop', scale=32, backend='pillow'),
+                dict(type='mmpretrain.RandomFlip', prob=0.5, direction='horizontal'),
+                dict(type='mmpretrain.PackInputs'),
+            ])),
+)
