@@ -38,7 +38,11 @@ class GoldenCase(Mapping[str, Any]):
     def __init__(self, path: Path) -> None:
         self.path = path
         if path.suffix == '.json':
-            self._values: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
+            content = json.loads(path.read_text(encoding='utf-8'))
+            # a list of cases: its entries by their number
+            self._values: dict[str, Any] = (
+                content if isinstance(content, dict) else {str(i): entry for i, entry in enumerate(content)}
+            )
         else:
             with np.load(path, allow_pickle=False) as file:
                 self._values = {key: file[key] for key in file.files}

@@ -3,10 +3,13 @@
 from importlib.util import find_spec
 
 from vfd.backbones.beit_pyramid import BEiTPyramid
+from vfd.backbones.cifar_resnet import CifarResNet
 from vfd.backbones.masked_autoencoder import MaskedAutoencoder
 from vfd.backbones.masked_pixels import MaskedPixels, PatchMasking
 from vfd.backbones.masked_vit import MaskedViT
 from vfd.backbones.masking import PatchMask, check_mask_ratio, keep_count, make_mask
+from vfd.backbones.nas_bench_201 import NASBench201Network
+from vfd.backbones.plainnet import PlainNet
 from vfd.backbones.register_clip import RegisterCLIP
 from vfd.backbones.register_vit import RegisterViT
 from vfd.backbones.registers import RegisterBackbone
@@ -16,11 +19,14 @@ from vfd.backbones.vitdet import ViTDet
 
 __all__ = [
     'BEiTPyramid',
+    'CifarResNet',
     'MaskedAutoencoder',
     'MaskedPixels',
     'MaskedViT',
+    'NASBench201Network',
     'PatchMask',
     'PatchMasking',
+    'PlainNet',
     'RegisterBackbone',
     'RegisterCLIP',
     'RegisterViT',

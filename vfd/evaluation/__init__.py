@@ -1,4 +1,4 @@
-"""What a representation is worth: probes on frozen features, zero-shot segmentation, artifacts of dense features."""
+"""What a representation is worth: probes, zero-shot segmentation, artifacts; and what a score is worth: ranks."""
 
 from importlib.util import find_spec
 
@@ -10,6 +10,14 @@ from vfd.evaluation.heat_map_correlation import HeatMapCorrelation
 from vfd.evaluation.knn import knn_predict
 from vfd.evaluation.linear_probe import LinearProbe, fit_linear_probe
 from vfd.evaluation.pamr import refine
+from vfd.evaluation.rank_statistics import (
+    kendall,
+    over_seeds,
+    partial_kendall,
+    precision_at_k,
+    rank_at_k,
+    spearman,
+)
 from vfd.evaluation.text_queries import read_class_names, text_features
 from vfd.evaluation.zero_shot_segmentation import ZeroShotSegmentor
 
@@ -25,10 +33,16 @@ __all__ = [
     'depth_from_bins',
     'depth_metrics',
     'fit_linear_probe',
+    'kendall',
     'knn_predict',
+    'over_seeds',
+    'partial_kendall',
     'pearson',
+    'precision_at_k',
+    'rank_at_k',
     'read_class_names',
     'refine',
+    'spearman',
     'text_features',
     'token_norms',
     'worst_cosines',

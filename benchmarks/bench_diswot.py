@@ -1,0 +1,158 @@
+"""Speed of a DisWOT score against the loop of the paper, a candidate at a time.
+
+python benchmarks/bench_diswot.py --json benchmarks/results/bench_diswot.json
+
+The baseline does for every candidate what the released loop does: the teacher runs forward and backward again, the
+student runs forward and backward, the classifier's gradients come from autograd, and the semantic metric is made of K
+matrices of C x C. Ours asks the teacher once and runs the student forward. Both build the student and draw its
+weights. Values are compared in float64, on the same weights.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from _common import Row, keep_memory, parse_arguments, report
+from torch import Tensor, nn
+
+import vfd.backbones  # noqa: F401  (registers the networks)
+from vfd.methods.diswot import core
+from vfd.methods.diswot.networks import ask, batch_statistics, gaussian_init
+from vfd.methods.diswot.scoring import StudentScorer
+from vfd.methods.diswot.spaces import CifarResNetSpace, NASBench201Space, StudentSpace
+
+BATCH, CLASSES, SIZE = 64, 100, 32
+BEST_CELL = '|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|'
+TEACHERS: dict[str, dict[str, Any]] = {
+    'NAS-Bench-201': {'model_name': 'nas_bench_201', 'cell': BEST_CELL, 'num_classes': CLASSES},
+    'S0': {'model_name': 'cifar_resnet110', 'num_classes': CLASSES},
+}
+SPACES: dict[str, StudentSpace] = {'NAS-Bench-201': NASBench201Space(CLASSES), 'S0': CifarResNetSpace()}
+AIMS = {'NAS-Bench-201': 5.8, 'S0': 13.0}
+
+
+def batch(dtype: torch.dtype = torch.float32, size: int = BATCH) -> tuple[Tensor, Tensor]:
+    """Images and labels."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(size, 3, SIZE, SIZE, generator=generator, dtype=dtype)
+    return images, torch.randint(CLASSES, (size,), generator=generator)
+
+
+def untrained(config: dict[str, Any], seed: int) -> nn.Module:
+    """A network with Gaussian weights, in training mode."""
+    network = timm.create_model(**{k: v for k, v in config.items() if k != 'type'})
+    gaussian_init(network, seed)
+    return network.train()
+
+
+def matrix_semantic(student: Tensor, teacher: Tensor) -> Tensor:
+    """M_s as it is written: K matrices of C x C."""
+    ours, theirs = (F.normalize(g[:, :, None] * g[:, None, :], dim=2) for g in (student, teacher))
+    return (theirs - ours).square().sum() / student.numel()
+
+
+def plain_answer(network: Any, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Last map and gradient of the classifier, by a backward pass through everything."""
+    network.zero_grad()
+    features = network.forward_features(images)
+    F.cross_entropy(network.forward_head(features), labels).backward()
+    return features.detach(), network.get_classifier().weight.grad
+
+
+def plain_score(teacher: nn.Module, student: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """The loop of the paper for one candidate."""
+    t_map, t_grad = plain_answer(teacher, images, labels)
+    s_map, s_grad = plain_answer(student, images, labels)
+    t_gram, s_gram = (F.normalize(f.flatten(1) @ f.flatten(1).T, dim=1) for f in (t_map, s_map))
+    relation = (t_gram - s_gram).square().sum() / len(images) ** 2
+    return -float(matrix_semantic(s_grad, t_grad) + relation)
+
+
+def largest_difference(name: str, students: list[dict[str, Any]]) -> float:
+    """Over the students, relative, both sides in float64."""
+    images, labels = batch(torch.float64, size=8)
+    teacher, worst = untrained(TEACHERS[name], 0).double(), 0.0
+    for config in students:
+        student = untrained(config, 1).double()
+        theirs = plain_score(teacher, student, images, labels)
+        answers = []
+        for network in (student, teacher):
+            with torch.inference_mode(), batch_statistics(network):
+                answers.append(ask(network, images))
+        gradients = [core.classifier_gradient(a.logits, a.pooled, labels) for a in answers]
+        ours = core.score(
+            core.semantic_distance(*gradients), core.relation_distance(*(a.features for a in answers))
+        )
+        worst = max(worst, abs(float(ours) - theirs) / abs(theirs))
+    assert worst < 1e-6, worst
+    return worst
+
+
+def row(name: str, candidates: int, repeats: int) -> Row:
+    """One line: seconds a candidate, means over a sample of the space."""
+    space, rng = SPACES[name], random.Random(0)
+    students: list[dict[str, Any]] = []
+    while len(students) < candidates:
+        drawn = space.random(rng)  # type: ignore[attr-defined]
+        if not space.fault(drawn):
+            students.append(space.student(drawn))
+    difference = largest_difference(name, students[:2])
+    images, labels = batch()
+    scorer = StudentScorer(
+        {'type': 'vfd.TimmSource', **TEACHERS[name]}, ['sum'], [(images, labels)], seeds=[0]
+    )
+    teacher = untrained(TEACHERS[name], 0)
+    seconds: list[list[float]] = [[], []]
+    for repeat in range(repeats + 1):
+        spent = [0.0, 0.0]
+        for config in students if repeat else students[:1]:  # the first round warms up
+            for side in range(2):
+                begun = time.process_time()
+                if side == 0:
+                    scorer.scores(config)
+                else:
+                    plain_score(teacher, untrained(config, 1), images, labels)
+                spent[side] += time.process_time() - begun
+        if repeat:
+            for times, value in zip(seconds, spent, strict=True):
+                times.append(value / candidates)
+    setting = (
+        f'batch {BATCH}, {SIZE} px, {CLASSES} classes, {candidates} students, CPU seconds a student; difference '
+        'relative, in float64'
+    )
+    return Row.of(name, seconds[0], seconds[1], AIMS[name], difference, setting)
+
+
+def semantic_row(repeats: int) -> Row:
+    """M_s alone at ImageNet's number of classes."""
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(1000, 128, generator=generator, dtype=torch.float64) for _ in range(2)]
+    seconds: list[list[float]] = [[], []]
+    values = [0.0, 0.0]
+    for repeat in range(repeats + 1):
+        for side, metric in enumerate((core.semantic_distance, matrix_semantic)):
+            begun = time.process_time()
+            values[side] = float(metric(*gradients))
+            if repeat:
+                seconds[side].append(time.process_time() - begun)
+    difference = abs(values[0] / values[1] - 1)
+    assert difference < 1e-6, difference
+    return Row.of('M_s alone', seconds[0], seconds[1], 1.0, difference, '1000 classes, 128 channels, float64')
+
+
+def main() -> None:
+    """Both spaces."""
+    arguments = parse_arguments(__doc__ or '')
+    keep_memory()
+    candidates, repeats = (1, 2) if arguments.quick else (8, 6)
+    rows = [row(name, candidates, repeats) for name in SPACES]
+    report([*rows, semantic_row(repeats)], arguments, 'DisWOT: seconds a score')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,142 @@
+"""Zero-cost proxies and scorers: nothing is left behind in a network, seeds decide, unknown names are refused."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import vfd.backbones  # noqa: F401  (registers the networks)
+from vfd.errors import UserError
+from vfd.methods.diswot.networks import ask, batch_statistics, gaussian_init, linear_classifier
+from vfd.methods.diswot.scoring import KD_LOSSES, QUIRKS, SCORERS, StudentScorer
+from vfd.methods.diswot.zero_cost import ZERO_COST, zero_cost
+
+TEACHER = {'type': 'vfd.TimmSource', 'model_name': 'cifar_resnet14', 'num_classes': 10}
+STUDENT = {'type': 'mmpretrain.TimmClassifier', 'model_name': 'cifar_resnet8', 'num_classes': 10}
+
+
+def batch(size: int = 8, side: int = 16, classes: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(size, 3, side, side, generator=generator)
+    return images, torch.randint(classes, (size,), generator=generator)
+
+
+def test_scoring_leaves_a_network_as_it_was():
+    network = timm.create_model('cifar_resnet8', num_classes=10)
+    network.bn1.eval()
+    network.fc.weight.requires_grad_(False)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    modes = [module.training for module in network.modules()]
+    images, labels = batch()
+    values, layers = zero_cost(network, images, labels)
+    assert set(values) == set(ZERO_COST) and all(v == v for v in values.values())
+    assert all(len(layer) == len(layers['snip']) for layer in layers.values())
+    after = network.state_dict()
+    assert all(before[name].equal(after[name]) and before[name].dtype == after[name].dtype for name in before)
+    assert modes == [module.training for module in network.modules()]
+    assert all(p.grad is None for p in network.parameters()) and not network.fc.weight.requires_grad
+    assert all(
+        module.track_running_stats for module in network.modules() if isinstance(module, nn.BatchNorm2d)
+    )
+
+
+def test_the_network_is_put_back_after_an_error():
+    network = timm.create_model('cifar_resnet8', num_classes=10).eval()
+    before = network.bn1.running_mean.clone()
+    with pytest.raises(RuntimeError, match='on purpose'), batch_statistics(network, update=True):
+        ask(network, batch()[0])
+        raise RuntimeError('on purpose')
+    assert before.equal(network.bn1.running_mean) and not network.bn1.training
+
+
+def test_dropout_is_off():
+    network = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(4))
+    with batch_statistics(network):
+        first, second = (network(torch.arange(8.0).view(2, 4)) for _ in range(2))
+    assert first.equal(second) and network.training
+
+
+def test_gaussian_weights_come_from_their_seed():
+    first, second = (timm.create_model('cifar_resnet8', num_classes=10) for _ in range(2))
+    gaussian_init(first, seed=3)
+    gaussian_init(second, seed=3)
+    assert all(a.equal(b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert abs(float(first.layer3[0].conv2.weight.std()) - 1) < 0.02
+    assert not first.fc.bias.any() and first.bn1.weight.eq(1).all()
+
+
+@pytest.fixture(scope='module')
+def all_scores() -> dict[str, list[float]]:
+    return StudentScorer(TEACHER, SCORERS, [batch()], seeds=(0, 1)).scores(STUDENT)
+
+
+def test_every_scorer_gives_a_number_a_seed(all_scores):
+    assert set(all_scores) == {*SCORERS} and {*KD_LOSSES, *QUIRKS} <= {*all_scores}
+    assert all(len(values) == 2 and all(v == v for v in values) for values in all_scores.values())
+    assert all_scores['sp'] == pytest.approx(all_scores['relation'])
+    for together, *parts in (
+        ('sum', 'semantic', 'relation'),
+        ('quirk_benchmark_script', 'semantic', 'quirk_first_sample_pooled'),
+    ):
+        expected = [sum(values) for values in zip(*(all_scores[part] for part in parts), strict=True)]
+        assert all_scores[together] == pytest.approx(expected)
+    assert all_scores['sum'][0] != all_scores['sum'][1]
+
+
+def test_a_score_depends_on_its_seed_alone(all_scores):
+    scorer = StudentScorer(TEACHER, ['nwot', 'sum'], [batch()], seeds=(1,))
+    torch.rand(3)
+    scorer.scores({**STUDENT, 'model_name': 'cifar_resnet14'})
+    again = scorer.scores(STUDENT)
+    assert again['sum'][0] == all_scores['sum'][1] and again['nwot'][0] == all_scores['nwot'][1]
+
+
+def test_a_teacher_of_another_width_can_be_compared_by_relation_only():
+    teacher = {**TEACHER, 'width': 8}
+    relation = StudentScorer(teacher, ['relation', 'kd'], [batch()], seeds=(0,)).scores(STUDENT)
+    assert relation['relation'][0] < 0
+    with pytest.raises(UserError, match=r'64 channels, the teacher 10 and 32.*"relation"'):
+        StudentScorer(teacher, ['sum'], [batch()], seeds=(0,)).scores(STUDENT)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(scorers=['semantics']), 'scorer "semantics" is unknown .did you mean "semantic"'),
+        (dict(scorers=['sum'], init='gausian'), "init='gausian'"),
+        (dict(scorers=[]), 'at least one scorer'),
+        (dict(scorers=['sum'], batches=[batch(classes=1000)]), 'labels from .*10 classes'),
+        (dict(scorers=['sum'], teacher={**TEACHER, 'num_classes': 0}), 'no linear classifier'),
+    ],
+)
+def test_wrong_settings(arguments, message):
+    with pytest.raises(UserError, match=message):
+        StudentScorer(**{'teacher': TEACHER, 'batches': [batch()], 'seeds': (0,), **arguments})
+
+
+def test_wrong_names_and_labels_of_proxies():
+    network, (images, labels) = timm.create_model('cifar_resnet8', num_classes=10), batch()
+    with pytest.raises(UserError, match=r'"snipp" is unknown .did you mean "snip"'):
+        zero_cost(network, images, labels, ['snipp'])
+    with pytest.raises(UserError, match='labels from 0 to 10'):
+        zero_cost(network, images, torch.tensor([0, 10] * 4), ['snip'])
+    with pytest.raises(UserError, match='EfficientNet has none'):
+        zero_cost(timm.create_model('test_efficientnet'), images, labels, ['nwot'])
+    with pytest.raises(UserError, match='cannot be scored'):
+        ask(nn.Linear(3, 3), images)
+    with pytest.raises(UserError, match='no linear classifier'):
+        linear_classifier(nn.Linear(3, 3))
+
+
+def test_classifiers_of_mmpretrain_answer_as_well():
+    student = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(type='mmpretrain.ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4),
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=10, in_channels=32),
+    )
+    teacher = {'type': 'vfd.TimmSource', 'model_name': 'cifar_resnet8', 'num_classes': 10, 'width': 8}
+    scores = StudentScorer(teacher, ['sum', 'relation', 'snip'], [batch()], seeds=(0,)).scores(student)
+    assert scores['sum'][0] < scores['relation'][0] < 0 < scores['snip'][0]

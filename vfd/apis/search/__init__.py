@@ -1,0 +1,5 @@
+"""Search for the best student of a teacher without training: what ``tools/search.py`` runs."""
+
+from vfd.apis.search.run import SearchResult, search
+
+__all__ = ['SearchResult', 'search']

@@ -1,0 +1,179 @@
+"""Search, from a config to a ranking, a picture and the config of the winner."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from vfd.apis.config import load_config
+from vfd.apis.search.batches import Batch, digest, noise_batches, training_batches
+from vfd.apis.search.judge import Candidate, Judge
+from vfd.apis.search.ranking import rank
+from vfd.apis.search.record import ScoreRecord
+from vfd.apis.search.report import correlation_rows, failure_lines, print_report, ranking_json
+from vfd.apis.search.settings import SearchSettings, read_accuracy
+from vfd.apis.search.winner import winner_config
+from vfd.errors import UserError
+from vfd.registry import TASK_UTILS
+from vfd.stores import Plan, Progress, atomic_write
+from vfd.visualization.pareto import draw_pareto
+from vfd.visualization.theme import LIGHT
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        ranking: candidates, best first.
+        scorer: the score that they are ranked by.
+        correlations: rows of the table of correlations; empty where no accuracy is known.
+        refused: kind of refusal -> how many candidates.
+        failures: candidate that could not be built or scored -> why.
+        seconds: of scoring in this run.
+        files: what was written.
+    """
+
+    ranking: list[Candidate]
+    scorer: str
+    correlations: list[dict[str, Any]]
+    refused: dict[str, int]
+    failures: dict[str, str]
+    seconds: float
+    files: dict[str, Path]
+
+
+def search(
+    config: str | Path | Config, work_dir: str | Path | None = None, options: dict[str, Any] | None = None
+) -> SearchResult:
+    """Rank or search the students of a config's ``search`` for its teacher.
+
+    Run again after an interruption it goes on where it stopped, with the same result.
+
+    Args:
+        config: path of a config with ``search`` and ``model.teacher``, or a loaded one.
+        work_dir: where the results go; default ``work_dirs/<name of the config>``.
+        options: merged over the config, as ``--cfg-options``.
+
+    Raises:
+        UserError: the settings contradict each other, nothing is left within the limits, no candidate can be scored.
+    """
+    cfg = config if isinstance(config, Config) else load_config(config, options)
+    folder = Path(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(cfg.filename or 'search').stem)
+    settings = SearchSettings.read(cfg.get('search'))
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+        space: Any = TASK_UTILS.build(dict(settings.space))
+        searcher: Any = TASK_UTILS.build(dict(settings.searcher))
+        if 'rank' in settings.scorers and settings.searcher['type'].rpartition('.')[2] not in (
+            'Exhaustive',
+            'RandomSearch',
+        ):
+            raise UserError(
+                'the score "rank" compares all candidates with each other, so evolution cannot climb it: take '
+                'vfd.Exhaustive or vfd.RandomSearch, or the score "sum"'
+            )
+        accuracy = read_accuracy(settings.accuracy, space.row_name)
+        batches, bad = _batches(cfg, settings, space)
+        teacher = _teacher(cfg)
+        scorer: Any = TASK_UTILS.build(
+            {'type': 'vfd.StudentScorer'},
+            default_args={
+                'teacher': teacher,
+                'scorers': settings.computed_scorers,
+                'batches': batches,
+                'seeds': [settings.seed + i for i in range(settings.seeds)],
+                'init': settings.init,
+                'device': settings.device,
+            },
+        )
+        fingerprint = {
+            'space': settings.space, 'teacher': teacher, 'scorers': list(settings.computed_scorers),
+            'init': settings.init, 'images': digest(batches), 'seeds': settings.seeds, 'seed': settings.seed,
+        }  # fmt: skip
+        with ScoreRecord(folder / 'scores.jsonl', fingerprint) as record:
+            judge, seconds = _run(space, searcher, scorer, settings, record)
+        best = rank(judge, settings.scorers[0])
+        for one in best:
+            one.accuracy = accuracy.get(one.name)
+        files = {'record': folder / 'scores.jsonl'}
+        rows = correlation_rows(best, settings.scorers)
+        result = SearchResult(
+            best, settings.scorers[0], rows, dict(judge.counts()), judge.failures(), seconds, files
+        )
+        _write(result, cfg, settings, space, folder, bad)
+    return result
+
+
+def _batches(cfg: Config, settings: SearchSettings, space: Any) -> tuple[list[Batch], int]:
+    if settings.images == 'noise':
+        noise = noise_batches(
+            settings.seeds, settings.batch_size, space.input_size, space.num_classes, settings.seed
+        )
+        return noise, 0
+    return training_batches(cfg, settings.seeds, settings.batch_size, settings.seed)
+
+
+def _teacher(cfg: Config) -> dict[str, Any]:
+    teacher = (cfg.get('model') or {}).get('teacher')
+    if teacher is None or 'source' not in teacher:
+        raise UserError(
+            'a search needs model.teacher with a source: the network that students are to be found for'
+        )
+    return Config(dict(source=teacher['source']))._cfg_dict.to_dict()['source']
+
+
+def _run(
+    space: Any, searcher: Any, scorer: Any, settings: SearchSettings, record: ScoreRecord
+) -> tuple[Judge, float]:
+    total = searcher.total(space)
+    done = sum('scores' in entry for entry in record.entries.values())
+    names = ', '.join(settings.scorers)
+    print(
+        f'{names}: {settings.seeds} seed(s) x {settings.batch_size} images ({settings.images}), {settings.init} '
+        f'weights; scores: {record.path}'
+    )
+    print(Plan('scoring students', total, min(done, total), 200 * settings.seeds, None))
+    begun = time.perf_counter()
+    with Progress('scoring students', total) as progress:
+        judge = Judge(space, scorer, settings, record, lambda: progress.advance(1))
+        searcher.run(space, judge.evaluate, judge.admit, random.Random(settings.seed))
+    if not judge.found:
+        kinds = ', '.join(f'{count} {kind}' for kind, count in judge.counts().most_common()) or 'none drawn'
+        example = next(iter([*judge.failures().values(), *judge.reasons.values()]), '')
+        raise UserError(
+            f'no candidate is left to rank ({kinds}). {f"For example: {example}. " if example else ""}'
+            'Raise the limits, or choose another space or scorer.'
+        )
+    return judge, time.perf_counter() - begun
+
+
+def _write(
+    result: SearchResult, cfg: Config, settings: SearchSettings, space: Any, folder: Path, bad: int
+) -> None:
+    files = result.files
+    files['ranking'], files['picture'] = folder / 'ranking.json', folder / 'pareto.png'
+    atomic_write(files['ranking'], json.dumps(ranking_json(result, settings, bad), indent=1) + '\n')
+    costs: dict[str, list[float]] = {
+        'parameters, M': [one.params / 1e6 for one in result.ranking],
+        'multiply-accumulates, M': [one.flops / 1e6 for one in result.ranking],
+    }
+    if all(one.latency_ms is not None for one in result.ranking):
+        costs['latency, ms'] = [one.latency_ms or 0.0 for one in result.ranking]
+    values = [one.mean(result.scorer) for one in result.ranking]
+    names = [one.name for one in result.ranking]
+    atomic_write(files['picture'], draw_pareto(names, values, costs, result.scorer, LIGHT))
+    if cfg.get('train_cfg') is not None:  # a config that says how to train
+        files['winner'] = folder / 'winner.py'
+        atomic_write(files['winner'], winner_config(cfg, space.student(result.ranking[0].name)))
+    print_report(result, settings)
+    for line in failure_lines(result, bad):
+        print(line)
+    for name, path in files.items():
+        print(f'{name}: {path}')

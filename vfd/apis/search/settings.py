@@ -1,0 +1,144 @@
+"""The ``search`` part of a config."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vfd.errors import MissingFileError, UserError, did_you_mean
+
+LIMITS = ('flops', 'params', 'latency_ms')
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What to search for, where and how.
+
+    Attributes:
+        space: config of a search space (``vfd.CifarResNetSpace``, ``vfd.NASBench201Space``, ``vfd.PlainNetSpace``,
+            ``vfd.TimmSpace``, ``vfd.ConfigSpace``).
+        scorers: names of scores; the search maximises the first one. ``rank`` is the mean rank of the semantic and the
+            relation metric (spaces that are scored as a whole only).
+        searcher: config of a searcher (``vfd.Exhaustive``, ``vfd.RandomSearch``, ``vfd.AgingEvolution``,
+            ``vfd.Evolution``).
+        seeds: draws of the weights, each with a batch of its own; scores are their means.
+        seed: of the searcher, the batches and the first draw.
+        init: ``gaussian`` (published) or ``default``, the libraries' own initialisation.
+        images: ``train`` takes batches of ``train_dataloader``, ``noise`` standard normal numbers. The choice changes
+            the relation metric drastically.
+        batch_size: images a batch; 64 as published.
+        limits: ``flops`` (multiply-accumulates of one image), ``params`` and ``latency_ms`` (of one image on this
+            device): upper bounds.
+        accuracy: ``dict(file=..., column=...)``: known accuracies (.csv, .csv.gz, .npz) that the scores are compared
+            with; they do not take part in the search.
+        measure_latency: measure it although nothing limits it.
+        device: where networks are scored and timed.
+    """
+
+    space: dict[str, Any]
+    scorers: tuple[str, ...] = ('sum',)
+    searcher: dict[str, Any] = field(default_factory=lambda: {'type': 'vfd.Exhaustive'})
+    seeds: int = 3
+    seed: int = 0
+    init: str = 'gaussian'
+    images: str = 'train'
+    batch_size: int = 64
+    limits: dict[str, float] = field(default_factory=dict)
+    accuracy: dict[str, str] | None = None
+    measure_latency: bool = False
+    device: str = 'cpu'
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any] | None) -> SearchSettings:
+        """From the config's ``search``.
+
+        Raises:
+            UserError: it is not there, or says what nobody reads.
+        """
+        if config is None:
+            raise UserError('the config has no search=dict(space=..., ...): see configs/diswot/search_*.py')
+        names = [one.name for one in fields(cls)]
+        for name in config:
+            if name not in names:
+                raise UserError(f'config key search: "{name}" is not known there{did_you_mean(name, names)}')
+        if 'space' not in config:
+            raise UserError("config key search: space=dict(type='vfd.CifarResNetSpace') is missing")
+        given = dict(config)
+        scorers = given.get('scorers', ('sum',))
+        given['scorers'] = (scorers,) if isinstance(scorers, str) else tuple(scorers)
+        settings = cls(**given)
+        for name in settings.limits:
+            if name not in LIMITS:
+                raise UserError(f'config key search.limits: "{name}" is not one of {list(LIMITS)}')
+        if settings.images not in ('train', 'noise'):
+            raise UserError(f'config key search.images: {settings.images!r} is not one of "train", "noise"')
+        if settings.seeds < 1 or settings.batch_size < 2:
+            raise UserError('config key search: seeds must be at least 1 and batch_size at least 2')
+        if not settings.scorers:
+            raise UserError("config key search.scorers: name at least one, such as 'sum'")
+        return settings
+
+    @property
+    def computed_scorers(self) -> tuple[str, ...]:
+        """The scores that are computed a candidate: ``rank`` comes from two of them."""
+        wanted = [name for name in self.scorers if name != 'rank']
+        if 'rank' in self.scorers:
+            wanted += ['semantic', 'relation']
+        return tuple(dict.fromkeys(wanted))
+
+    @property
+    def times(self) -> bool:
+        """Whether latencies are measured."""
+        return self.measure_latency or 'latency_ms' in self.limits
+
+
+def read_accuracy(
+    table: Mapping[str, str] | None, row_name: Callable[[Mapping[str, Any]], str]
+) -> dict[str, float]:
+    """Known accuracies by candidate.
+
+    Args:
+        table: ``file`` and ``column``; None for none.
+        row_name: says which candidate a row is about.
+    """
+    if table is None:
+        return {}
+    if set(table) != {'file', 'column'}:
+        raise UserError("config key search.accuracy: write dict(file='accuracy.csv', column='top1')")
+    path, column = Path(table['file']), table['column']
+    if not path.is_file():
+        raise MissingFileError(f'search.accuracy.file: {path} does not exist')
+    rows = _npz_rows(path, column) if path.suffix == '.npz' else _csv_rows(path)
+    if rows and column not in rows[0]:
+        raise UserError(
+            f'search.accuracy: {path} has no column "{column}"{did_you_mean(column, rows[0])}; it has '
+            f'{", ".join(rows[0])}'
+        )
+    try:
+        return {row_name(row): float(row[column]) for row in rows}
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(
+            f'search.accuracy: {path} is no table of accuracies for this space ({error})'
+        ) from None
+
+
+def _csv_rows(path: Path) -> list[Mapping[str, Any]]:
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == '.gz' else data).decode('utf-8')
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def _npz_rows(path: Path, column: str) -> list[Mapping[str, Any]]:
+    with np.load(path, allow_pickle=False) as file:
+        if column not in file.files:
+            return [dict.fromkeys(file.files)]
+        count = len(file[column])
+        arrays = {name: file[name].tolist() for name in file.files if len(file[name]) == count}
+    return [dict(zip(arrays, values, strict=True)) for values in zip(*arrays.values(), strict=True)]

@@ -1,0 +1,145 @@
+"""How well a score ranks what it is to rank: correlations, precision at the top, and what is left at a fixed budget.
+
+``true`` is what was measured (an accuracy), ``predicted`` the score; for both, larger is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from vfd.errors import UserError
+
+RATIOS = (0.05, 0.1, 0.5)
+
+
+def kendall(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Kendall's tau (tau-b where values are tied); NaN for a constant."""
+    return float(stats.kendalltau(*_checked(true, predicted)).statistic)
+
+
+def spearman(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Spearman's rho; NaN for a constant."""
+    true, predicted = _checked(true, predicted)
+    if np.ptp(true) == 0 or np.ptp(predicted) == 0:
+        return float('nan')
+    return float(stats.spearmanr(true, predicted).statistic)
+
+
+def pearson(true: np.ndarray, predicted: np.ndarray, eps: float = 1e-8) -> float:
+    """Pearson's correlation; ``eps`` stands under the root, as in the code that DisWOT was published with."""
+    true, predicted = (values - values.mean() for values in _checked(true, predicted))
+    return float(true @ predicted / np.sqrt((true @ true) * (predicted @ predicted) + eps))
+
+
+def rank_difference(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean number of places by which the score puts an item too high; as many are too low, so it is half of |d|."""
+    true, predicted = (values.argsort().argsort() for values in _checked(true, predicted))
+    return float(np.abs(true - predicted).sum() / (2 * len(true)))
+
+
+def concordant_ratio(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Share of entries of one sign in both; the entries are meant to be differences of pairs."""
+    true, predicted = _checked(true, predicted)
+    return float((true * predicted > 0).sum() / (len(true) + 1e-9))
+
+
+def rank_at_k(true: np.ndarray, predicted: np.ndarray, ratios: Sequence[float] = RATIOS) -> np.ndarray:
+    """Where the best of the score really are.
+
+    Returns:
+        (len(ratios), 5): ratio, best true rank among the best ``int(ratio * n)`` of the score, that rank / n, worst
+        true rank among them, that rank / n. Rank 1 is the best.
+    """
+    true, predicted = _checked(true, predicted)
+    rank = _descending(true).argsort() + 1
+    order, count = _descending(predicted), len(true)
+    rows = []
+    for ratio in ratios:
+        ranks = rank[order[: _k(ratio, count)]]
+        rows.append([ratio, ranks.min(), ranks.min() / count, ranks.max(), ranks.max() / count])
+    return np.array(rows, float)
+
+
+def precision_at_k(true: np.ndarray, predicted: np.ndarray, ratios: Sequence[float] = RATIOS) -> np.ndarray:
+    """How many of the truly best (worst) are among the best (worst) of the score, and tau inside these groups.
+
+    Returns:
+        (len(ratios), 6): ratio, k, P@top-k, P@bottom-k, tau of the score's best k, tau of its worst k.
+    """
+    true, predicted = _checked(true, predicted)
+    best_true, best = _descending(true), _descending(predicted)
+    rows = []
+    for ratio in ratios:
+        k = _k(ratio, len(true))
+        top, bottom = best[:k], best[-k:]
+        rows.append([
+            ratio, k,
+            len(np.intersect1d(top, best_true[:k])) / k, len(np.intersect1d(bottom, best_true[-k:])) / k,
+            _tau_within(true, predicted, top), _tau_within(true, predicted, bottom),
+        ])  # fmt: skip
+    return np.array(rows, float)
+
+
+def partial_kendall(true: np.ndarray, predicted: np.ndarray, budget: np.ndarray) -> float:
+    """Kendall's tau of truth and score at a fixed budget.
+
+    ``(t_xy - t_xz t_yz) / sqrt((1 - t_xz^2) (1 - t_yz^2))`` (Kendall 1942): what the score knows beyond the
+    parameters or FLOPs that stand in ``budget``. NaN when the budget alone already gives the truth or the score.
+    """
+    between = kendall(true, predicted)
+    left, right = kendall(true, budget), kendall(predicted, budget)
+    scale = np.sqrt((1 - left**2) * (1 - right**2))
+    return float((between - left * right) / scale) if scale > 1e-6 else float('nan')
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n - 1) of repeats, and the repeats."""
+
+    mean: float
+    deviation: float
+    values: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return f'{self.mean:.2f} ± {self.deviation:.2f}' if len(self.values) > 1 else f'{self.mean:.2f}'
+
+
+def over_seeds(
+    statistic: Callable[[np.ndarray, np.ndarray], float], true: np.ndarray, predicted: np.ndarray
+) -> Spread:
+    """A statistic for every seed.
+
+    Args:
+        statistic: :func:`kendall`, for example.
+        true: (n,).
+        predicted: (seeds, n).
+    """
+    values = tuple(statistic(true, row) for row in np.atleast_2d(predicted))
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0, values)
+
+
+def _tau_within(true: np.ndarray, predicted: np.ndarray, group: np.ndarray) -> float:
+    return kendall(true[group], predicted[group]) if len(group) > 1 else float('nan')
+
+
+def _k(ratio: float, count: int) -> int:
+    return max(1, int(ratio * count))
+
+
+def _descending(values: np.ndarray) -> np.ndarray:
+    return np.argsort(-values, kind='stable')
+
+
+def _checked(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    true, predicted = np.asarray(true, float), np.asarray(predicted, float)
+    if true.shape != predicted.shape or true.ndim != 1 or len(true) < 2:
+        raise UserError(
+            f'rank statistics: two lists of one length, at least two values; got {true.shape} and {predicted.shape}'
+        )
+    if not (np.isfinite(true).all() and np.isfinite(predicted).all()):
+        raise UserError('rank statistics: a value is not finite; leave failed candidates out')
+    return true, predicted
