@@ -97,7 +97,7 @@ def register_quickstart(
     atomic_write(WORK / 'results.json', json.dumps({'teacher': teacher_name, **results}, indent=1))
     look = RegisterInferencer(config, checkpoint)
     for path in test:
-        atomic_write(WORK / f'{path.stem}.png', draw_register_maps(look(path), LIGHT))
+        atomic_write(WORK / f'{path.stem}.png', draw_register_maps(look(path, CROP), LIGHT))
     _print(results, len(test), console)
     return results
 
