@@ -104,7 +104,8 @@ def _train_with_one_nan(toy, work_dir):
 
 def test_slurm_variables(monkeypatch):
     for name in ('WORLD_SIZE', 'RANK', 'LOCAL_RANK', 'MASTER_PORT'):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, '')  # what is set below goes away again only if it was set before
+        monkeypatch.delenv(name)
     for name, value in {'NTASKS': '4', 'PROCID': '3', 'LOCALID': '1', 'NODELIST': 'node[1-2]'}.items():
         monkeypatch.setenv(f'SLURM_{name}', value)
     monkeypatch.setenv('MASTER_ADDR', 'node1')
