@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import zlib
 from pathlib import Path
@@ -10,42 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.structures import BaseDataElement
-from torch.utils.data import Dataset
 
 from vfd.backbones import make_mask
 from vfd.engine import Runner
 
 sys.path.insert(0, str(Path(__file__).parent))  # mae_toy
 
+from distributed_toy import Photos, engine_toy
 from mae_toy import PATCHES, build, images
-
-
-@pytest.fixture(scope='module')
-def toy():
-    """Starts processes that form a group: the module of the engine's tests."""
-    if 'engine_toy' not in sys.modules:
-        path = Path(__file__).parents[1] / 'engine' / 'engine_toy.py'
-        spec = importlib.util.spec_from_file_location('engine_toy', path)
-        sys.modules['engine_toy'] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules['engine_toy'])
-    return sys.modules['engine_toy']
-
-
-class Photos(Dataset):
-    """Twelve images in memory."""
-
-    metainfo: dict = {}  # noqa: RUF012
-
-    def __init__(self) -> None:
-        self.images = 127 + 50 * images(12)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> dict:
-        sample = BaseDataElement(metainfo={'img_path': f'{index}.png'})
-        return {'inputs': self.images[index], 'data_samples': sample}
 
 
 class Losses(Hook):
@@ -76,7 +47,9 @@ def train(work_dir: Path, batch_size: int, optimizer: dict, launcher: str = 'non
         model=model,
         work_dir=str(work_dir),
         train_dataloader=dict(
-            dataset=Photos(), batch_size=batch_size, sampler=dict(type='DefaultSampler', shuffle=True, seed=1)
+            dataset=Photos(images(12)),
+            batch_size=batch_size,
+            sampler=dict(type='DefaultSampler', shuffle=True, seed=1),
         ),
         train_cfg=dict(by_epoch=True, max_epochs=1),
         optim_wrapper=dict(optimizer=optimizer),
@@ -105,9 +78,11 @@ def train(work_dir: Path, batch_size: int, optimizer: dict, launcher: str = 'non
     [dict(type='SGD', lr=0.1, momentum=0.9), dict(type='AdamW', lr=1e-3, betas=(0.9, 0.95), eps=1e-6)],
     ids=['sgd', 'adamw'],
 )
-def test_two_processes_equal_one_with_the_doubled_batch(optimizer, toy, tmp_path):
+def test_two_processes_equal_one_with_the_doubled_batch(optimizer, tmp_path):
     one = train(tmp_path / 'one', 4, optimizer)
-    ranks = toy.run_ranks(train, tmp_path / 'out', 2, tmp_path / 'two', 2, optimizer, launcher='pytorch')
+    ranks = engine_toy().run_ranks(
+        train, tmp_path / 'out', 2, tmp_path / 'two', 2, optimizer, launcher='pytorch'
+    )
     start = build(align=[dict(student=1, teacher=2), dict(student=2, teacher=0)], norm_pix=True).state_dict()
     for rank in ranks:
         assert rank['iterations'] == one['iterations'] == 3

@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import zlib
 from pathlib import Path
 
-import pytest
 import torch
-from mmengine.structures import BaseDataElement
-from torch.utils.data import Dataset
 
 from vfd.engine import Runner
 
 sys.path.insert(0, str(Path(__file__).parent))  # ph_reg_toy
 
+from distributed_toy import Photos, engine_toy
 from ph_reg_toy import build, images
-
-
-@pytest.fixture(scope='module')
-def toy():
-    """Starts processes that form a group: the module of the engine's tests."""
-    if 'engine_toy' not in sys.modules:
-        path = Path(__file__).parents[1] / 'engine' / 'engine_toy.py'
-        spec = importlib.util.spec_from_file_location('engine_toy', path)
-        sys.modules['engine_toy'] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules['engine_toy'])
-    return sys.modules['engine_toy']
-
-
-class Photos(Dataset):
-    """Eight images in memory."""
-
-    metainfo: dict = {}  # noqa: RUF012
-
-    def __init__(self) -> None:
-        self.images = 127 + 50 * images(8)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> dict:
-        sample = BaseDataElement(metainfo={'img_path': f'{index}.png'})
-        return {'inputs': self.images[index], 'data_samples': sample}
 
 
 def train(work_dir: Path, batch_size: int, launcher: str = 'none') -> dict:
@@ -64,7 +34,9 @@ def train(work_dir: Path, batch_size: int, launcher: str = 'none') -> dict:
         model=model,
         work_dir=str(work_dir),
         train_dataloader=dict(
-            dataset=Photos(), batch_size=batch_size, sampler=dict(type='DefaultSampler', shuffle=True, seed=1)
+            dataset=Photos(images(8)),
+            batch_size=batch_size,
+            sampler=dict(type='DefaultSampler', shuffle=True, seed=1),
         ),
         train_cfg=dict(by_epoch=True, max_epochs=1),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.01)),
@@ -77,9 +49,9 @@ def train(work_dir: Path, batch_size: int, launcher: str = 'none') -> dict:
     return {'iterations': runner.iter, 'weights': runner.bare_model.state_dict()}
 
 
-def test_two_processes_equal_one_with_the_doubled_batch(toy, tmp_path):
+def test_two_processes_equal_one_with_the_doubled_batch(tmp_path):
     one = train(tmp_path / 'one', 4)
-    ranks = toy.run_ranks(train, tmp_path / 'out', 2, tmp_path / 'two', 2, launcher='pytorch')
+    ranks = engine_toy().run_ranks(train, tmp_path / 'out', 2, tmp_path / 'two', 2, launcher='pytorch')
     start = build('clip').state_dict()
     assert {rank['iterations'] for rank in ranks} == {one['iterations']} == {2}
     largest = 0.0

@@ -28,6 +28,12 @@ def warmup_cosine(step: int, total: float, warmup: float, floor: float = 0.0) ->
     return floor + (1.0 - floor) * cosine
 
 
+def epochs_to_iterations(begin: int, end: int, epoch_length: int | None) -> tuple[int, int]:
+    """Both ends of a schedule that a config gives in epochs; an open end stays open."""
+    assert epoch_length is not None and epoch_length > 0, epoch_length
+    return int(begin * epoch_length), end if end >= INF else int(end * epoch_length)
+
+
 @PARAM_SCHEDULERS.register_module()
 class WarmupCosineByIter(LRSchedulerMixin, _ParamScheduler):
     """Linear warm-up and cosine by iteration, in closed form.
@@ -104,11 +110,8 @@ class WarmupCosineByIter(LRSchedulerMixin, _ParamScheduler):
     ) -> WarmupCosineByIter:
         """Build from settings in epochs; mmengine's registry calls this for ``convert_to_iter_based=True``."""
         assert by_epoch, 'only settings in epochs (by_epoch=True) can be converted'
-        assert epoch_length is not None and epoch_length > 0, epoch_length
-        if end < INF:
-            end = int(end * epoch_length)
-        begin = int(begin * epoch_length)
-        return cls(optimizer, warmup=warmup * epoch_length, begin=begin, end=end, **kwargs)
+        begin, end = epochs_to_iterations(begin, end, epoch_length)
+        return cls(optimizer, warmup=warmup * (epoch_length or 1), begin=begin, end=end, **kwargs)
 
     def _get_value(self) -> list[float]:
         step = self.last_step - self.last_step % self.hold

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType, _ParamScheduler
 
+from vfd.engine.schedulers import epochs_to_iterations
 from vfd.errors import UserError
 from vfd.registry import PARAM_SCHEDULERS
 
@@ -90,11 +91,8 @@ class ShiftedExponentialByIter(LRSchedulerMixin, _ParamScheduler):
     ) -> ShiftedExponentialByIter:
         """Build from settings in epochs; mmengine's registry calls this for ``convert_to_iter_based=True``."""
         assert by_epoch, 'only settings in epochs (by_epoch=True) can be converted'
-        assert epoch_length is not None and epoch_length > 0, epoch_length
-        if end < INF:
-            end = int(end * epoch_length)
-        begin = int(begin * epoch_length)
-        return cls(optimizer, epoch_length=epoch_length, begin=begin, end=end, **kwargs)
+        begin, end = epochs_to_iterations(begin, end, epoch_length)
+        return cls(optimizer, epoch_length=epoch_length or 1, begin=begin, end=end, **kwargs)
 
     def state_dict(self) -> dict:
         """The state, without the count of steps, which begins anew with each optimizer."""

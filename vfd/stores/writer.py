@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -228,16 +228,22 @@ def _refuse_changes(folder: Path, old: StoreMeta, new: StoreMeta) -> None:
     """Raise UserError naming every setting in which a store on disk differs from what is to be written."""
     before = {'fields': old.fields, 'shards': old.world_size, 'block_rows': old.block_rows, **old.fingerprint}
     after = {'fields': new.fields, 'shards': new.world_size, 'block_rows': new.block_rows, **new.fingerprint}
-    changed = [
-        f'  {name}: was {_short(before.get(name))}, is {_short(after.get(name))}'
-        for name in dict.fromkeys([*before, *after])
-        if before.get(name) != after.get(name)
-    ]
+    changed = [f'  {line}' for line in _differences(before, after)]
     if changed:
         raise UserError(
             f'{folder} was begun with other inputs:\n' + '\n'.join(changed) + '\n'
             'Records of two kinds are not mixed: choose another folder, or delete this one to begin anew.'
         )
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any], path: str = '') -> Iterator[str]:
+    """Every value that is another one, in nested settings by its own name."""
+    for name in dict.fromkeys([*before, *after]):
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f'{path}{name}.')
+        elif old != new:
+            yield f'{path}{name}: was {_short(old)}, is {_short(new)}'
 
 
 def _short(value: object) -> str:

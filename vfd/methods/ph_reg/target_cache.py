@@ -8,20 +8,15 @@ set of views. It saves the teacher, about four fifths of every step. In a config
 
 from __future__ import annotations
 
-import itertools
-import json
-import os
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from mmengine.dist import barrier, get_dist_info
-from mmengine.hooks import Hook
+from torch import Tensor
 
-from vfd.errors import MissingFileError, UserError
+from vfd.engine.hooks.answer_cache import AnswerCacheHook
+from vfd.errors import UserError
 from vfd.registry import HOOKS
-from vfd.stores import Plan, Progress, Store, StoreWriter, UnfinishedStoreError, fingerprint_files
-from vfd.teachers import StoredTeacher
 
 from .denoise import DenoisedTeacher
 from .model import PHReg
@@ -29,7 +24,7 @@ from .views import draw_seeds
 
 
 @HOOKS.register_module()
-class DenoisedCacheHook(Hook):
+class DenoisedCacheHook(AnswerCacheHook):
     """Before training, stores the denoised features of all training images, and trains with those.
 
     A finished store of the same images, preparation and teacher is used as it is, an unfinished one is continued.
@@ -42,81 +37,33 @@ class DenoisedCacheHook(Hook):
         UserError: another model, a pipeline with random transforms, or a store of other images or another teacher.
     """
 
+    title = 'denoised targets'
+
     def __init__(self, store: str, seed: int = 0) -> None:
-        self.store = Path(store)
+        super().__init__(store)
         self.seed = seed
 
-    def before_run(self, runner: Any) -> None:
-        """Compute what is not there yet; before a checkpoint is resumed, which looks at the teacher that wrote it."""
-        model = runner.bare_model
+    def check(self, model: Any, pipeline: list[dict[str, Any]]) -> None:
+        """See the base class."""
         if not isinstance(model, PHReg) or not isinstance(model.teacher, DenoisedTeacher):
             raise UserError('DenoisedCacheHook is for vfd.PHReg; remove it from custom_hooks.')
-        config = runner.cfg.train_dataloader.to_dict()
-        _refuse_random(config['dataset'].get('pipeline', []))
-        loader = runner.build_dataloader(
-            {
-                **config,
-                'drop_last': False,
-                'persistent_workers': False,
-                'sampler': {'type': 'DefaultSampler', 'shuffle': False, 'round_up': False},
-            }
-        )
-        dataset = loader.stream.dataset
-        paths = [Path(dataset.get_data_info(i)['img_path']).resolve() for i in range(len(dataset))]
-        root = Path(os.path.commonpath([path.parent for path in paths]))
-        names = [path.relative_to(root).as_posix() for path in paths]
-        inputs = {
-            'images': fingerprint_files(names, root),
-            'dataset': config['dataset'],
-            'preprocessor': runner.cfg.get('data_preprocessor') or runner.cfg.model.get('data_preprocessor'),
-            'teacher': model.teacher.fingerprint(),
-            'views': {**model.teacher.view_settings, 'seed': self.seed},
-        }
-        if not self._finished(model.tap, inputs):
-            self._write(model, loader, root, names, inputs)
-        barrier()
-        model.teacher = StoredTeacher(str(self.store), str(root), (model.tap,))
+        if random := [str(step['type']) for step in pipeline if 'Random' in str(step['type'])]:
+            raise UserError(
+                'DenoisedCacheHook stores one target an image, but the pipeline changes it every time: '
+                f"{', '.join(random)}. Take dict(type='mmpretrain.CenterCrop', crop_size=...) instead, or remove the "
+                'hook.'
+            )
 
-    def _finished(self, tap: str, inputs: dict[str, Any]) -> bool:
-        """Whether every process has written these targets; images that cannot be read have none."""
-        try:
-            store = Store(self.store)
-        except (MissingFileError, UnfinishedStoreError):
-            return False
-        return tap in store.fields and store.fingerprint == json.loads(json.dumps(inputs))
+    def inputs(self, model: Any) -> dict[str, Any]:
+        """See the base class."""
+        return {'seed': self.seed}
 
-    def _write(self, model: PHReg, loader: Any, root: Path, names: list[str], inputs: dict[str, Any]) -> None:
-        """This process's shard of the store."""
-        seeds = draw_seeds(len(names), torch.Generator().manual_seed(self.seed))
-        seeds_of = dict(zip(names, seeds, strict=True))
-        batches = map(model.data_preprocessor, loader)
-        first = next(batches)
-        patches = first['inputs'].shape[-2:].numel() // model.teacher.patch_size**2
-        fields = {model.tap: ('float16', (patches, model.student.out_channels))}
-        rank, world_size = get_dist_info()
-        with StoreWriter(self.store, fields, inputs, rank, world_size) as writer:
-            done = len(writer.done)
-            mine = len(range(rank, len(names), world_size))
-            print(Plan('denoised targets', mine, done, writer.meta.dtype.itemsize))
-            with Progress('denoised targets', mine, done) as progress:
-                for batch in itertools.chain([first], batches):
-                    keys = [
-                        Path(s.img_path).resolve().relative_to(root).as_posix() for s in batch['data_samples']
-                    ]
-                    new = [i for i, key in enumerate(keys) if key not in writer.done]
-                    if new:
-                        wanted = torch.stack([seeds_of[keys[i]] for i in new])
-                        targets = model.teacher(batch['inputs'][new], seeds=wanted)[model.tap]
-                        writer.append([keys[i] for i in new], **{model.tap: targets.half().cpu().numpy()})
-                        progress.advance(len(new))
+    def fields(self, model: Any, images: Tensor) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """See the base class."""
+        patches = images.shape[-2:].numel() // model.teacher.patch_size**2
+        return {model.tap: ('float16', (patches, model.student.out_channels))}
 
-
-def _refuse_random(pipeline: list[dict[str, Any]]) -> None:
-    """A stored target is of one crop."""
-    random = [str(step['type']) for step in pipeline if 'Random' in str(step['type'])]
-    if random:
-        raise UserError(
-            f'DenoisedCacheHook stores one target an image, but the pipeline changes it every time: '
-            f'{", ".join(random)}. '
-            "Take dict(type='mmpretrain.CenterCrop', crop_size=...) instead, or remove the hook."
-        )
+    def ask(self, model: Any, images: Tensor, numbers: list[int]) -> dict[str, np.ndarray]:
+        """See the base class; the views of an image depend on the seed and on its number alone."""
+        seeds = draw_seeds(max(numbers) + 1, torch.Generator().manual_seed(self.seed))[numbers]
+        return {model.tap: model.teacher(images, seeds=seeds)[model.tap].half().cpu().numpy()}
