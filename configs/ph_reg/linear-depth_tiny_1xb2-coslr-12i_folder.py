@@ -11,7 +11,7 @@ model = dict(
         embed_dim=48,
         depth=2,
         num_heads=3,
-        checkpoint=None,
+        checkpoint='random',
     ),
     in_channels=48,
     num_bins=32,

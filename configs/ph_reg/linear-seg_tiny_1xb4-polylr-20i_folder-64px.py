@@ -13,7 +13,7 @@ model = dict(
         embed_dim=48,
         depth=2,
         num_heads=3,
-        checkpoint=None,
+        checkpoint='random',
     ),
     decode_head=dict(in_channels=48, num_classes=len(classes), norm_cfg=dict(type='BN')),
     test_cfg=dict(crop_size=crop_size, stride=(42, 42)),

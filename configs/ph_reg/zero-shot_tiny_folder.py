@@ -9,6 +9,7 @@ model = dict(
         img_size=64,
         embed_dim=16,
         vision_cfg=dict(layers=2, width=32, head_width=16),
+        checkpoint='random',
     ),
     class_names=['background, wall', 'red disc', 'blue box'],
     text_model='local-dir:{{ fileDirname }}/_base_/clip_tiny',

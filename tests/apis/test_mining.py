@@ -191,12 +191,12 @@ def test_changed_inputs_are_refused(data, teacher, settings, tmp_path):
     with pytest.raises(UserError, match='input_size: was 64, is 32'):
         mine_unlabeled(teacher, replace(settings, input_size=32))
     cv2.imwrite(str(pool / '4.png'), picture(4))
-    with pytest.raises(UserError, match='images.files: was 4, is 5'):
+    with pytest.raises(UserError, match=r'images\.files: was 4, is 5'):
         mine_unlabeled(teacher, settings)
     (pool / '4.png').unlink()
     torch.manual_seed(1)
     torch.save(timm.create_model('test_resnet', num_classes=CLASSES).state_dict(), tmp_path / 'other.pth')
-    with pytest.raises(UserError, match='teacher.weights_sha256: was'):
+    with pytest.raises(UserError, match=r'teacher\.weights_sha256: was'):
         mine_unlabeled(teacher_config(None, 'test_resnet', str(tmp_path / 'other.pth'), CLASSES), settings)
 
 

@@ -123,6 +123,8 @@ def test_second_copies_that_differ_are_refused(tmp_path):
 def test_the_released_file_of_what_was_trained(tmp_path):
     """It fits the transformer it was trained from, and is refused where it would leave the rest random."""
     network, base = vit(), vit(1, unlock_last_blocks=1)
+    base.take({name: value for name, value in base.state_dict().items() if name != 'reg_token'})
+    assert base.unloaded == ['reg_token']
     whole = to_ph_reg_dinov2(network.state_dict())
     trained = ('registers', 'model.embeddings.position', 'model.embeddings.patch', 'model.encoder.layer.1.')
     part = {name: value for name, value in whole.items() if name.startswith(trained)}
@@ -133,10 +135,13 @@ def test_the_released_file_of_what_was_trained(tmp_path):
     for name, parameter in base.named_parameters():
         expected = network.state_dict()[name] if parameter.requires_grad else frozen[name]
         assert torch.equal(parameter, expected), name
+    assert base.unloaded == []
     with pytest.raises(UserError, match='only what was trained'):
         vit(2).load(tmp_path / 'part.pth')
-    with pytest.raises(UserError, match=r'Missing 14 of .*blocks\.0'):
-        vit(2, unlock_last_blocks=2).load(tmp_path / 'part.pth')
+    with pytest.raises(
+        UserError, match='only what was trained, not cls_token'
+    ):  # also of a network that is frozen
+        vit(2, frozen=True).load(tmp_path / 'part.pth')
 
 
 @pytest.mark.parametrize('tower', ['vit.', 'original_image_encoder.'])

@@ -85,7 +85,7 @@ def test_the_class_token_stands_beside_every_patch(kind):
     if kind == 'clip':
         backbone = dict(
             type='vfd.RegisterCLIP', model_name='ViT-B-16', num_registers=3, img_size=64, embed_dim=48,
-            vision_cfg=dict(layers=2, width=32, head_width=16, patch_size=8),
+            vision_cfg=dict(layers=2, width=32, head_width=16, patch_size=8), checkpoint='random',
         )  # fmt: skip
     probe = build(backbone=copy.deepcopy(backbone)).eval()
     images = torch.rand(2, 3, 40, 56)
@@ -195,7 +195,7 @@ def test_settings_are_the_published_ones(path):
     assert {'RandomFlip', 'vfd.RandomGammaBrightnessColour'} <= set(steps)
     assert cfg.model.get('legacy_bchw', False) == ('legacy' in path.stem)
     model = copy.deepcopy(cfg.model)
-    model.backbone.checkpoint = None
+    model.backbone.checkpoint = 'random'
     with DefaultScope.overwrite_default_scope('mmseg'), torch.device('meta'):
         probe = MODELS.build(model).eval()
         side = 2 * probe.backbone.network.patch_size

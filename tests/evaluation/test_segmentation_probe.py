@@ -102,7 +102,7 @@ def test_settings_are_the_published_ones(path):
         assert loader.dataset.pipeline[1].scale == (2048, side)
     assert cfg.model.test_cfg == dict(mode='slide', crop_size=(side, side), stride=(341, 341))
     model = copy.deepcopy(cfg.model)
-    model.backbone.checkpoint = None
+    model.backbone.checkpoint = 'random'
     with DefaultScope.overwrite_default_scope('mmseg'), torch.device('meta'):
         probe = MODELS.build(model).eval()
         logits = probe(torch.zeros(1, 3, side, side), mode='tensor')

@@ -80,7 +80,7 @@ def test_interrupted_it_goes_on(tmp_path, made, monkeypatch):
     calibrate_store(made[1], tmp_path / 'cut', RULE)
     for file in (tmp_path / 'whole').iterdir():
         assert file.read_bytes() == (tmp_path / 'cut' / file.name).read_bytes()
-    with pytest.raises(UserError, match='calibration.epsilon: was 0.1, is 0.2'):
+    with pytest.raises(UserError, match=r'calibration\.epsilon: was 0\.1, is 0\.2'):
         calibrate_store(made[1], tmp_path / 'cut', {**RULE, 'epsilon': 0.2})
 
 

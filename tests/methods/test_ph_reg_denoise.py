@@ -245,6 +245,46 @@ def test_weights_with_registers_are_no_plain_teacher(tmp_path):
     with pytest.raises(UserError, match='has 2 registers, this RegisterViT 0'):
         teacher(checkpoint=str(tmp_path / 'student.pth'))
     teacher(dict(VIT, num_registers=2), checkpoint=str(tmp_path / 'student.pth'))
+    torch.save(network('vit', num_registers=0).state_dict(), tmp_path / 'plain.pth')
+    with pytest.raises(UserError, match=r'plain\.pth without registers: set num_registers=0'):
+        teacher(dict(VIT, num_registers=2), checkpoint=str(tmp_path / 'plain.pth'))
+
+
+@pytest.mark.parametrize(('kind', 'config'), [('vit', VIT), ('clip', dict(CLIP, head='naclip'))])
+def test_positions_of_another_grid_are_interpolated_by_the_networks_own_rule(kind, config, tmp_path):
+    plain = network(kind, num_registers=0, img_size=5 * PATCH)
+    torch.save(plain.state_dict(), tmp_path / 'plain.pth')
+    tables = {}
+    for rule in ('scale01', 'timm'):
+        built = {**config, 'img_size': SIDE, 'pos_interp': rule}
+        loaded = teacher(built, checkpoint=str(tmp_path / 'plain.pth')).network
+        student = network(kind, num_registers=0, img_size=SIDE, pos_interp=rule)
+        student.load(tmp_path / 'plain.pth')
+        assert loaded.position_table().equal(student.position_table())
+        tables[rule] = loaded.position_table()
+    assert not tables['scale01'].equal(tables['timm'])
+
+
+@pytest.mark.parametrize(
+    ('config', 'changes'),
+    [
+        (VIT, dict(pos_interp='timm')),
+        (VIT, dict(act_layer='relu')),
+        (dict(CLIP, head='naclip'), dict(head='kk')),
+        (dict(CLIP, head='naclip'), dict(gaussian_std=4.0)),
+        (dict(CLIP, head='naclip'), dict(last_block='full')),
+        (dict(CLIP, head='naclip'), dict(quick_gelu=False)),
+    ],
+)
+def test_its_fingerprint_holds_what_changes_the_answer_beside_the_weights(config, changes, tmp_path):
+    torch.manual_seed(0)
+    torch.save(MODELS.build({**config, 'num_registers': 0}).state_dict(), tmp_path / 'plain.pth')
+    one, other = (
+        teacher({**config, **some}, checkpoint=str(tmp_path / 'plain.pth')).fingerprint()
+        for some in ({}, changes)
+    )
+    assert one['weights_sha256'] == other['weights_sha256'] and one['settings'] != other['settings']
+    assert {**one, 'settings': None} == {**other, 'settings': None}
 
 
 def test_it_says_what_it_is():

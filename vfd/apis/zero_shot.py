@@ -73,6 +73,8 @@ class ZeroShotSegmentationInferencer:
                 'configs/ph_reg/zero-shot_*.py'
             )
         _refuse_random(settings, checkpoint, allow_random)
+        if allow_random and settings.backbone.get('checkpoint') is None:
+            settings.backbone.checkpoint = 'random'
         if class_names is not None:
             settings['class_names'] = class_names
             settings['prob_thd'] = 0.0
@@ -124,7 +126,11 @@ def _refuse_random(settings: Any, checkpoint: str | Path | None, allowed: bool) 
             f'the text tower {settings.get("text_model")} has random weights: every label would be chance. Name '
             'trained ones in the config (model.text_weights), or allow it with --allow-random (allow_random=True)'
         )
-    if checkpoint is None and not backbone.get('checkpoint') and not backbone.get('pretrained'):
+    if (
+        checkpoint is None
+        and backbone.get('checkpoint') in (None, 'random')
+        and not backbone.get('pretrained')
+    ):
         raise UserError(
             'the backbone has random weights: give --checkpoint, or allow it with --allow-random (allow_random=True)'
         )

@@ -69,7 +69,7 @@ class RegisterCLIP(RegisterBackbone):
         pretrained: take the published weights of ``tag``.
         tag: open_clip's name of published weights, for ``pretrained``.
         checkpoint: weights to start from, read by ``init_weights``: open_clip's or OpenAI's names, the released PH-Reg
-            files, vfd's checkpoints. Text towers in it are left out.
+            files, vfd's checkpoints. Text towers in it are left out. ``'random'`` says that none are wanted.
         quick_gelu: overrides what the model's name says.
         embed_dim: D', overrides the model's.
         vision_cfg: overrides numbers of the model (``layers``, ``width``, ``head_width``, ``mlp_ratio``,
@@ -132,7 +132,8 @@ class RegisterCLIP(RegisterBackbone):
         self.checkpoint = checkpoint
         self._omegas: dict[tuple, Tensor] = {}
         if pretrained:
-            self.take(_published(model_name, tag), f'{model_name}, {tag}')
+            quick = not isinstance(self._activation(), nn.GELU)
+            self.take(_published(model_name, tag, quick), f'{model_name}, {tag}')
         self.set_training(unlock_last_blocks, frozen)
 
     def blocks_of(self) -> nn.ModuleList:
@@ -147,6 +148,15 @@ class RegisterCLIP(RegisterBackbone):
         """See the base class."""
         registers = [] if self.register_tokens is None else [self.register_tokens]
         return [*registers, self.positional_embedding, *self.conv1.parameters()]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See the base class."""
+        own = {'head': self.head, 'reduced': self.reduced, 'gaussian_std': self.gaussian_std}
+        return {**super().settings, **own}
+
+    def _activation(self) -> nn.Module:
+        return self.transformer.resblocks[0].mlp.gelu
 
     def idle(self) -> Iterable[nn.Parameter]:
         """A reduced last block has no MLP. (Rows of q and k in its projection cannot be frozen alone.)"""
@@ -267,13 +277,22 @@ def _normalisation() -> tuple[tuple[float, float, float], tuple[float, float, fl
     return OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 
-def _published(model_name: str, tag: str | None) -> dict[str, Tensor]:
+def _published(model_name: str, tag: str | None, quick_gelu: bool) -> dict[str, Tensor]:
     """open_clip's published weights of the tower."""
     import open_clip
 
     if not tag:
         tags = ', '.join(open_clip.list_pretrained_tags_by_model(model_name)) or 'none'
         raise UserError(f'RegisterCLIP: name the published weights with tag=...; known: {tags}')
+    published = open_clip.get_pretrained_cfg(model_name, tag)
+    wanted = bool(published.get('quick_gelu'))
+    if published and wanted != quick_gelu:
+        kinds = {True: 'the quick GELU', False: 'the exact GELU'}
+        raise UserError(
+            f'RegisterCLIP: the weights {tag} were trained with {kinds[wanted]}, {model_name} is built with '
+            f'{kinds[quick_gelu]}: take the model_name that {"ends" if wanted else "does not end"} in -quickgelu, or '
+            f'set quick_gelu={wanted}.'
+        )
     try:
         return open_clip.create_model(model_name, pretrained=tag).visual.state_dict()
     except (OSError, RuntimeError) as error:

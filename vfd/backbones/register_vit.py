@@ -43,7 +43,7 @@ class RegisterViT(RegisterBackbone):
         frozen: freeze everything, for probes.
         pretrained: take timm's published weights.
         checkpoint: weights to start from, read by ``init_weights``: timm's, DINOv2's or Hugging Face's names, the
-            released PH-Reg files, vfd's checkpoints.
+            released PH-Reg files, vfd's checkpoints. ``'random'`` says that none are wanted.
         kwargs: passed to ``timm.create_model`` (``depth``, ``embed_dim``, ``drop_path_rate`` ...).
 
     Raises:
@@ -103,6 +103,9 @@ class RegisterViT(RegisterBackbone):
         registers = [] if self.reg_token is None else [self.reg_token]
         return [*registers, self.pos_embed, *self.patch_embed.proj.parameters()]
 
+    def _activation(self) -> nn.Module:
+        return self.blocks[0].mlp.act
+
     def project(self, images: Tensor) -> Tensor:
         """See the base class."""
         return self.patch_embed(images)
@@ -158,6 +161,8 @@ def _build(model_name: str, img_size: int | Sequence[int] | None, kwargs: dict[s
     refused = sorted({*fixed, 'reg_tokens', 'no_embed_class', 'class_token', 'pos_embed'} & set(kwargs))
     if refused:
         raise UserError(f'RegisterViT sets {", ".join(refused)} itself: leave it out')
+    if dropped := sorted({'pos_drop_rate', 'patch_drop_rate'} & set(kwargs)):
+        raise UserError(f'RegisterViT drops no tokens and no positions: leave {", ".join(dropped)} out')
     try:
         network: Any = timm.create_model(model_name, **fixed, **size, **kwargs)
     except RuntimeError as error:

@@ -84,6 +84,30 @@ class RegisterBackbone(nn.Module):
         str  # name of the patch embedding's weight, which tells under which prefix a file keeps the network
     )
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._loaded: set[str] = set()
+
+    @property
+    def unloaded(self) -> list[str]:
+        """Names of the tensors that no weights were given for; they are as drawn."""
+        return [name for name in self.state_dict() if name not in self._loaded]
+
+    @property
+    def activation(self) -> str:
+        """Kind of the blocks' activation: networks with the same tensors may differ in it."""
+        return str(self._activation())
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the answer depends on beside the weights, in plain types."""
+        return {
+            'num_registers': self.num_registers,
+            'grid': list(self.grid),
+            'pos_interp': self.pos_interp,
+            'activation': self.activation,
+        }
+
     # -------------------------------------------------------------------------------- what each network says
 
     def blocks_of(self) -> nn.Sequential | nn.ModuleList:
@@ -96,6 +120,10 @@ class RegisterBackbone(nn.Module):
 
     def trainable(self) -> list[nn.Parameter]:
         """What trains besides the last blocks: registers, positions, patch embedding."""
+        raise NotImplementedError
+
+    def _activation(self) -> nn.Module:
+        """That of the blocks."""
         raise NotImplementedError
 
     def idle(self) -> Iterable[nn.Parameter]:
@@ -182,7 +210,7 @@ class RegisterBackbone(nn.Module):
 
         Args:
             unlock_last_blocks: freeze everything but registers, positions, patch embedding and this many blocks from
-                the end; None freezes nothing.
+                the end; None freezes only what the answer does not depend on.
             frozen: freeze everything.
         """
         count = len(self.blocks_of())
@@ -196,8 +224,8 @@ class RegisterBackbone(nn.Module):
             unlocked = list(self.blocks_of())[count - unlock_last_blocks :]
             for parameter in [*self.trainable(), *(p for block in unlocked for p in block.parameters())]:
                 parameter.requires_grad_(True)
-            for parameter in self.idle():
-                parameter.requires_grad_(False)
+        for parameter in self.idle():
+            parameter.requires_grad_(False)
 
     def init_weights(self) -> None:
         """Load ``checkpoint``; mmengine's runner calls this once, before training."""
@@ -208,15 +236,25 @@ class RegisterBackbone(nn.Module):
     def load(self, checkpoint: str | Path) -> None:
         """Load weights: of a plain transformer, whose registers then stay as drawn, or of one with registers.
 
+        Args:
+            checkpoint: a file; ``'random'`` says that the weights are wanted as drawn.
+
         Raises:
             UserError: a tensor is not in the file or has another shape, or the file has another number of registers.
         """
-        state = load_state(checkpoint)
-        report = self.take(state)
+        if checkpoint == 'random':
+            self.count_as_loaded()
+            return
+        report = self.take(load_state(checkpoint))
         print_log(f'{type(self).__name__} starts from {report.summary()}', logger='current')
 
     def take(self, state: StateFile | Mapping[str, Tensor], source_name: str = '') -> Any:
-        """Fill this network from tensors; arguments and errors as in `load`.
+        """Fill this network from tensors; errors as in `load`.
+
+        Args:
+            state: of a whole network; or, in a file's ``trainable_state_dict``, of what was trained of one whose
+                other weights this network has already.
+            source_name: what errors call it.
 
         Returns:
             The account of what was loaded.
@@ -224,20 +262,28 @@ class RegisterBackbone(nn.Module):
         tensors = dict(state.state if isinstance(state, StateFile) else state)
         where = source_name or (str(state.path) if isinstance(state, StateFile) else 'the given tensors')
         prefix = self.check_registers(tensors, where)
-        only_trained = isinstance(state, StateFile) and state.container == 'trainable_state_dict'
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        if only_trained and len(trained) == len(list(self.parameters())):
-            raise UserError(
-                f'{where} holds only what was trained: load the plain transformer first (pretrained=True), and set '
-                'unlock_last_blocks to what it was trained with.'
-            )
-        return load_into(
+        needed = set(self.state_dict()) - {self._registers}
+        if isinstance(state, StateFile) and state.container == 'trainable_state_dict':
+            given = {name for name in self.state_dict() if prefix + name in tensors}
+            if lacking := [name for name in self.unloaded if name not in given]:
+                raise UserError(
+                    f'{where} holds only what was trained, not {lacking[0]} and {len(lacking) - 1} others: load the '
+                    'plain transformer first (pretrained=True).'
+                )
+            needed = given
+        report = load_into(
             self,
             self._of_my_grid(tensors, prefix + self._table),
-            needed=lambda name: name in trained if only_trained else name != self._registers,
+            needed=needed.__contains__,
             prefix=prefix,
             source_name=where,
         )
+        self._loaded.update(report.loaded)
+        return report
+
+    def count_as_loaded(self) -> None:
+        """Say that all tensors are as they should be."""
+        self._loaded = set(self.state_dict())
 
     def check_registers(self, tensors: Mapping[str, Tensor], where: str) -> str:
         """Find the network in a file and compare the number of registers.

@@ -21,7 +21,8 @@ class FrozenBackbone(BaseModule):
 
     Weights that its config names (``checkpoint``, ``init_cfg``) are read when it is built, so that a network that is
     only tested has them too. A checkpoint that is loaded into a model which holds it, and lacks some of its tensors, is
-    an error.
+    an error; so is a network with registers that has no weights, or registers of none, when the first image comes:
+    ``checkpoint='random'`` in its config says that this is meant.
 
     Args:
         backbone: config of a network that gives maps (B, D, h, w), one or a tuple.
@@ -57,6 +58,7 @@ class FrozenBackbone(BaseModule):
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The backbone's maps, (B, D, h, w) each, without gradient."""
+        self._refuse_unloaded()
         maps = self.network(images)
         return maps if isinstance(maps, tuple) else (maps,)
 
@@ -71,6 +73,7 @@ class FrozenBackbone(BaseModule):
             UserError: the backbone is none of :class:`vfd.RegisterViT` and :class:`vfd.RegisterCLIP` (their
                 ``num_registers=0`` is the transformer as it is).
         """
+        self._refuse_unloaded()
         network = self.network
         if not isinstance(network, RegisterBackbone):
             raise UserError(
@@ -84,6 +87,15 @@ class FrozenBackbone(BaseModule):
         )  # CLIP's registers come last
         patches = tokens[:, first : first + height * width]
         return patches.transpose(1, 2).unflatten(2, (height, width)), tokens[:, 0]
+
+    def _refuse_unloaded(self) -> None:
+        if isinstance(self.network, RegisterBackbone) and (names := self.network.unloaded):
+            whole = len(self.network.state_dict())
+            raise UserError(
+                f'{len(names)} of {whole} tensors of the frozen {type(self.network).__name__} are random, the first is '
+                f"{names[0]}: name a file that has them in the backbone's checkpoint, set num_registers=0 for the "
+                "plain network, or checkpoint='random' if this is meant"
+            )
 
 
 def read_any_checkpoint(model: nn.Module) -> None:
@@ -115,6 +127,7 @@ def _from_backbone(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any
 
 def _need_all(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Before a checkpoint is loaded: every tensor has to be there. mmengine's loader only logs what is missing."""
+    assert isinstance(module, FrozenBackbone)
     names = list(module.state_dict())
     missing = [f'{prefix}{name}' for name in names if f'{prefix}{name}' not in state]
     if missing:
@@ -122,3 +135,5 @@ def _need_all(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) ->
             f'the checkpoint lacks {len(missing)} of {len(names)} tensors of the frozen backbone, the first is '
             f'{missing[0]}. Weights of a backbone alone are given in its config, as checkpoint=FILE'
         )
+    if isinstance(module.network, RegisterBackbone):
+        module.network.count_as_loaded()

@@ -99,6 +99,8 @@ class Teacher:
             )
         file = load_state(self.checkpoint, trust=trust)
         try:
+            if hasattr(self.source, 'load'):
+                return self.source.load(file)
             if hasattr(self.source, 'check_file'):
                 self.source.check_file(file)
             rule: Resize = getattr(self.source, 'resize_rule', 'timm')
@@ -176,6 +178,7 @@ class Teacher:
         """Which teacher this is, in plain types: goes into every checkpoint that was trained with it."""
         return {
             'source': self.source.name,
+            **({'settings': self.source.settings} if hasattr(self.source, 'settings') else {}),
             'checkpoint': Path(self.checkpoint).name,
             'weights_sha256': self.weights_sha256,
             'taps': list(self.taps),

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from vfd.backbones import RegisterBackbone
-from vfd.checkpoints import StateFile
+from vfd.checkpoints import LoadReport, StateFile
 from vfd.errors import UserError, did_you_mean
 from vfd.registry import MODELS
 from vfd.teachers import Normalization, Teacher
@@ -45,7 +45,8 @@ class DenseSource:
 
     Args:
         network: config of a :class:`vfd.RegisterViT` or :class:`vfd.RegisterCLIP`. ``num_registers`` is 0 unless it
-            says otherwise.
+            says otherwise. It loads files itself: positions of another grid are interpolated as its ``pos_interp``
+            says, whatever the teacher's ``resize_pos_embed``.
         taps: ``dense``, the patch tokens (B, T, D'), row by row.
         pretrained: take the published weights; :class:`vfd.Teacher` sets it.
     """
@@ -61,13 +62,32 @@ class DenseSource:
         own = {'pretrained': True} if pretrained else {}
         self.network: Any = MODELS.build({'num_registers': 0, **network, **own})
         self.name = f'{kind.__name__}:{network["model_name"]}'
+        if pretrained:
+            self._need_registers('the published weights')
         if tuple(taps) != (TAP,):
             raise UserError(f'{self.name} answers at "{TAP}", not at {", ".join(taps)}')
         self.normalization = Normalization.from_unit(self.network.mean, self.network.std)
 
-    def check_file(self, file: StateFile) -> None:
-        """Refuse weights that were trained with another number of registers; :class:`vfd.Teacher` asks."""
-        self.network.check_registers(file.state, str(file.path))
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the answers depend on beside weights and images; goes into the teacher's fingerprint."""
+        return self.network.settings
+
+    def load(self, file: StateFile) -> LoadReport:
+        """Fill the network; :class:`vfd.Teacher` asks.
+
+        Raises:
+            UserError: a tensor is missing or of another shape, or the file has another number of registers.
+        """
+        report = self.network.take(file)
+        self._need_registers(report.source)
+        return report
+
+    def _need_registers(self, source: str) -> None:
+        if self.network.unloaded:
+            raise UserError(
+                f'{source} without registers: set num_registers=0 in the teacher, not {self.network.num_registers}'
+            )
 
     def answer(self, images: Tensor, taps: Sequence[str], keep: Tensor | None) -> dict[str, Tensor]:
         """See :class:`vfd.teachers.sources.Source`."""

@@ -17,9 +17,11 @@ sees the image. No labels are read. In a config::
 from __future__ import annotations
 
 import inspect
+import logging
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -59,9 +61,11 @@ class PHReg(Distiller):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        kind = MODELS.get(student['type'])
+        kind = MODELS.get(student['type']) if 'type' in student else None
         if not inspect.isclass(kind) or not issubclass(kind, RegisterBackbone):
-            raise UserError(f'PHReg: student={student["type"]!r}; vfd.RegisterViT or vfd.RegisterCLIP')
+            raise UserError(
+                f'PHReg: student.type={student.get("type")!r}; vfd.RegisterViT or vfd.RegisterCLIP'
+            )
         student = {'unlock_last_blocks': kind.published_unlock, **student}
         super().__init__(student, teacher, data_preprocessor, init_cfg)
         if not isinstance(self.teacher, DenoisedTeacher):
@@ -124,12 +128,15 @@ class PHReg(Distiller):
     def _check_pair(self) -> None:
         theirs = self.teacher.network
         if self.student.num_registers == 0:
-            raise UserError(
-                'PHReg: the student has num_registers=0, so there is nothing to add: 16 as published'
+            print_log(
+                'PHReg: num_registers=0, so only the weights learn, as in the ablation of the paper',
+                logger='current',
+                level=logging.WARNING,
             )
         if not isinstance(theirs, RegisterBackbone):
             return
-        for what in ('patch_size', 'out_channels'):
+        same = type(theirs) is type(self.student)
+        for what in ('patch_size', 'out_channels', *(['activation'] if same else [])):
             ours, other = getattr(self.student, what), getattr(theirs, what)
             if ours != other:
                 raise UserError(
