@@ -23,6 +23,10 @@ print(vfd.__version__)
     assert run_python(script).strip() == vfd.__version__
 
 
+def test_mmpretrain_may_be_imported_first(run_python):
+    run_python('import mmpretrain.models, vfd.registry, mmseg.models')
+
+
 def test_the_finder_is_last_and_alone():
     finder.announce()
     ours = [f for f in sys.meta_path if isinstance(f, finder.StandInFinder)]

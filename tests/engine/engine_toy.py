@@ -149,6 +149,7 @@ def make_runner(
     custom_hooks=(),
     ema=True,
     randomness=None,
+    end=20,
     **kwargs,
 ):
     """A Runner; ``length`` in epochs or iterations, ``every`` iterations a checkpoint."""
@@ -189,7 +190,7 @@ def make_runner(
         },
         param_scheduler=[
             {'type': 'LinearLR', 'start_factor': 0.1, 'by_epoch': False, 'begin': 0, 'end': 4},
-            {'type': 'CosineAnnealingLR', 'by_epoch': False, 'begin': 4, 'end': 20, 'T_max': 16},
+            {'type': 'CosineAnnealingLR', 'by_epoch': False, 'begin': 4, 'end': end, 'T_max': end - 4},
         ],
         default_hooks={
             'checkpoint': {

@@ -27,6 +27,10 @@ def test_two_processes_equal_one_with_the_doubled_batch(loop, toy, tmp_path):
     for name, value in one['weights'].items():
         torch.testing.assert_close(ranks[0]['weights'][name], value, rtol=1e-5, atol=1e-6)
         assert torch.equal(ranks[0]['weights'][name], ranks[1]['weights'][name])
+    for draws in zip(
+        *(rank['generators'] for rank in ranks), strict=True
+    ):  # each draws masks and views of its own
+        assert not torch.equal(*(torch.as_tensor(draw) for draw in draws))
 
 
 def test_killed_processes_continue_exactly(toy, tmp_path):

@@ -205,3 +205,15 @@ def test_a_checkpoint_of_plain_mmengine_continues(toy, tmp_path):
 def test_the_loss_scaler_is_a_part_of_it(toy, tmp_path):
     scaler = toy.train(tmp_path, length=1, optim_wrapper=CpuAmp)['optimizer']['loss_scaler']
     assert scaler['scale'] == 64.0 and scaler['_growth_tracker'] == 1  # doubled after 3 and 6 of 7 steps
+
+
+def test_a_schedule_that_changed_is_said_to_go_on_as_it_was(toy, tmp_path):
+    toy.train(tmp_path / 'run', length=1)
+    for end, said in ((20, []), (40, ['T_max is 16 (config: 36)', 'end is 20 (config: 40)'])):
+        runner = toy.make_runner(tmp_path / 'run', length=1, resume=True, end=end)
+        messages = []
+        runner.logger.warning = messages.append
+        runner.train()
+        changes = sorted(message for message in messages if 'schedule of the checkpoint' in message)
+        assert len(changes) == len(said)
+        assert all(text in message for text, message in zip(said, changes, strict=True))

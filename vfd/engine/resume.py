@@ -139,6 +139,37 @@ def check_teacher(checkpoint: dict, model: Any, filename: str) -> None:
         )
 
 
+# --- schedules
+
+_PROGRESS = {'last_step', '_global_step', '_last_value', 'base_values', 'verbose'}
+
+
+def schedules(schedulers: Any) -> dict[str, Any]:
+    """What the schedulers were built with, not where they are: ``<scheduler>.<setting>`` -> value.
+
+    Args:
+        schedulers: mmengine's list, or dictionary of lists, of parameter schedulers.
+    """
+    lists = schedulers if isinstance(schedulers, dict) else {'': schedulers or []}
+    return {
+        f'{owner}{"." if owner else ""}{type(scheduler).__name__}[{i}].{name}': value
+        for owner, some in lists.items()
+        for i, scheduler in enumerate(some)
+        for name, value in scheduler.state_dict().items()
+        if name not in _PROGRESS
+    }
+
+
+def changed_schedules(planned: dict[str, Any], schedulers: Any) -> list[str]:
+    """Settings of the schedulers that a checkpoint replaced, one line each."""
+    now = schedules(schedulers)
+    return [
+        f'{name} is {now[name]!r} (config: {value!r})'
+        for name, value in planned.items()
+        if name in now and now[name] != value
+    ]
+
+
 # --- finding it
 
 

@@ -14,7 +14,7 @@ from mmengine.hooks import CheckpointHook as MMCheckpointHook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import LOOPS as ROOT_LOOPS
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, set_random_seed
 from mmengine.runner import Runner as _Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -170,6 +170,9 @@ class Runner(_Runner):
             if hasattr(part, 'pretrained_cfg') and hasattr(part, 'init_weights'):
                 part.is_init = True
         super()._init_model_weights()
+        if self.rank and not self._randomness_cfg.get('diff_rank_seed', False):
+            # The same weights everywhere, but from here on each process draws its own masks, views and dropout.
+            set_random_seed(self.seed + self.rank)
 
     def _find_resume(self) -> None:
         """Decide what is resumed before anything is built that depends on the seed."""
@@ -244,7 +247,13 @@ class Runner(_Runner):
         map_location: str | Callable = 'cpu',
     ) -> None:
         """Resume a run. Optimizer states move to their parameters' device by themselves."""
+        planned = resume.schedules(self.param_schedulers) if resume_param_scheduler else {}
         super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+        for change in resume.changed_schedules(planned, self.param_schedulers):
+            self.logger.warning(
+                f'the schedule of the checkpoint goes on, not that of the config: {change}. For another schedule start '
+                'a new run from these weights with load_from'
+            )
         state, loop = self._resume_state, self.train_loop
         if state is None or not hasattr(loop, 'position'):
             why = (
