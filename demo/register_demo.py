@@ -15,7 +15,7 @@ def run(args: argparse.Namespace) -> None:
     from vfd.stores import atomic_write
     from vfd.visualization import LIGHT, draw_register_maps
 
-    maps = RegisterInferencer(args.config, args.checkpoint)(args.image, args.size, args.seed)
+    maps = RegisterInferencer(args.config, args.checkpoint, args.device)(args.image, args.size, args.seed)
     for note in maps.notes:
         print(note)
     atomic_write(args.out, draw_register_maps(maps, LIGHT))
@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument('--checkpoint', required=True, help='checkpoint that it wrote, or a released file')
     parser.add_argument('--size', type=int, help='pixels of the short side; default: as trained')
     parser.add_argument('--seed', type=int, default=0, help='of the views')
+    parser.add_argument('--device', help='for example cuda:0 or cpu; default: the GPU if there is one')
     parser.add_argument('--out', default='registers.png', help='the picture')
     args = parser.parse_args()
     return guarded(lambda: run(args))

@@ -5,10 +5,11 @@ The picture shows the image, its classes in colours, and a legend with their sha
 
 import argparse
 import sys
+from pathlib import Path
 
 from vfd.apis.cli import guarded
 
-DEFAULT = 'configs/ph_reg/zero-shot_clip-vit-base-p16_voc21.py'
+DEFAULT = Path(__file__).parents[1] / 'configs/ph_reg/zero-shot_clip-vit-base-p16_voc21.py'
 
 
 def run(args: argparse.Namespace) -> None:
@@ -19,7 +20,12 @@ def run(args: argparse.Namespace) -> None:
     from vfd.visualization.theme import LIGHT
 
     segment = ZeroShotSegmentationInferencer(
-        args.config, args.checkpoint, args.class_file or args.classes, args.prob_thd, args.allow_random
+        args.config,
+        args.checkpoint,
+        args.class_file or args.classes,
+        args.prob_thd,
+        args.allow_random,
+        args.device,
     )
     result = segment(args.image)
     if args.allow_random:
@@ -45,6 +51,7 @@ def main() -> int:
     parser.add_argument(
         '--allow-random', action='store_true', help='accept random weights, to see that it runs'
     )
+    parser.add_argument('--device', help='for example cuda:0 or cpu; default: the GPU if there is one')
     parser.add_argument('--out', default='segmentation.png', help='the picture')
     args = parser.parse_args()
     return guarded(lambda: run(args))

@@ -25,6 +25,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument('--limit', type=int, help='take only the first images, by name')
     parser.add_argument('--seed', type=int, default=0, help='of the views')
+    parser.add_argument('--device', help='for example cuda:0 or cpu; default: the GPU if there is one')
     return parser.parse_args()
 
 
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     from vfd.apis.artifacts import analyse_artifacts, print_table
 
     results = analyse_artifacts(
-        args.config, args.checkpoint, args.images, args.out, args.views, args.limit, args.seed
+        args.config, args.checkpoint, args.images, args.out, args.views, args.limit, args.seed, args.device
     )
     print_table(results)
     print(f'{args.out}/artifacts.json\n{args.out}/artifacts.png')

@@ -91,6 +91,8 @@ def test_mistakes(folder):
         look(folder / 'config.py')
     with pytest.raises(UserError, match='two patches'):
         look(folder / 'photo.png', size=7)
+    with pytest.raises(UserError, match=r"device 'cuda:99' cannot be used"):
+        RegisterInferencer(folder / 'config.py', folder / 'trained.pth', device='cuda:99')
     with pytest.raises(UserError, match='PHReg'):
         RegisterInferencer(Config(dict(model=dict(type='vfd.MAE'))), folder / 'trained.pth')
 
@@ -110,11 +112,19 @@ def test_the_quickstart_trains_and_measures(tmp_path, monkeypatch, capsys):
     }
     results = quickstart.register_quickstart(teacher='teacher.safetensors', options=shrunk)
     assert set(results) == {'plain', 'denoised', 'registers'}
-    work = tmp_path / 'work_dirs/quickstart_registers'
+    (work,) = (tmp_path / 'work_dirs/quickstart_registers').iterdir()
     assert json.loads((work / 'results.json').read_text()) == {'teacher': 'teacher.safetensors', **results}
     assert Image.open(work / 'china.png').format == 'PNG'
-    assert 'with registers' in capsys.readouterr().out
-    for path in [*work.glob('*.pth'), tmp_path / 'teacher.safetensors']:
+    printed = capsys.readouterr().out
+    assert 'with registers' in printed and 'quickstart_registers' in printed
+    again = quickstart.register_quickstart(teacher='teacher.safetensors', options=shrunk)
+    assert again == results  # the same run, which is over
+    other = quickstart.register_quickstart(
+        teacher='teacher.safetensors', options={**shrunk, 'model.teacher.shift_frac': 0.3}
+    )
+    assert other['plain'] == results['plain'] and other['denoised'] != results['denoised']
+    assert len(list(work.parent.iterdir())) == 2  # other settings are another run
+    for path in [*work.parent.glob('*/*.pth'), tmp_path / 'teacher.safetensors']:
         path.unlink()
 
 

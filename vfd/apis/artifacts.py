@@ -18,6 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 from vfd.apis.config import load_config
+from vfd.apis.device import choose_device
 from vfd.checkpoints import load_into, load_state
 from vfd.datasets import list_images
 from vfd.errors import BadDataError, UserError
@@ -70,6 +71,7 @@ def analyse_artifacts(
     views: int = 200,
     limit: int | None = None,
     seed: int = 0,
+    device: str | None = None,
 ) -> dict[str, Any]:
     """Compare a distilled student and its teacher with the mean over many views of every image.
 
@@ -81,6 +83,7 @@ def analyse_artifacts(
         views: of the target; 200 as in the paper.
         limit: how many images, the first by name; None takes all.
         seed: of the views.
+        device: where the networks run; default: the GPU if there is one.
 
     Returns:
         What ``artifacts.json`` holds: ``teacher`` (as it is, without averaging) and ``student``, each with the
@@ -93,7 +96,7 @@ def analyse_artifacts(
     cfg = config if isinstance(config, Config) else load_config(config)
     if views < 2:
         raise UserError(f'views={views}: a target needs at least two views, 200 as in the paper')
-    model = _model(cfg, checkpoint)
+    model = _model(cfg, checkpoint).to(choose_device(device))
     names = list_images(str(images))[:limit]
     torch.manual_seed(seed)
     before, after, shown = _look(cfg, model, Path(images), names, views)
@@ -150,6 +153,7 @@ def _look(
     """Teacher and student on every image, and the first images (3, H, W) in 0..255, RGB."""
     pipeline = _pipeline(cfg)
     tap = model.teacher.taps[0]
+    model.teacher.num_views = views
     parts: list[list[tuple[Tensor, Tensor, Tensor]]] = [[], []]
     shown: list[Tensor] = []
     with Progress('images', len(names)) as progress:
@@ -164,20 +168,17 @@ def _look(
             inputs = model.data_preprocessor({**packed, 'data_samples': None}, False)[
                 'inputs'
             ]  # (1, 3, H, W)
-            model.teacher.num_views = views
             target = model.teacher(inputs)[tap]  # (1, T, D)
-            model.teacher.num_views = 1
             grid = tuple(side // model.student.patch_size for side in inputs.shape[-2:])
-            for tokens, part in zip(
-                (model.teacher(inputs)[tap], model.student.dense(inputs)), parts, strict=True
-            ):
+            sides = (model.teacher.undenoised(inputs)[tap], model.student.dense(inputs))
+            for tokens, part in zip(sides, parts, strict=True):
                 if not (tokens.isfinite().all() and target.isfinite().all()):
                     raise UserError(f'{folder / name}: features of teacher or student are not finite')
                 norms = token_norms(tokens)
                 values = (norms.norms, norms.robust_z, cosines(tokens, target))
                 part.append(tuple(value.reshape(grid).cpu() for value in values))  # type: ignore[arg-type]
             if len(shown) < SHOWN:
-                shown.append(packed['inputs'][0].flip(0))
+                shown.append(packed['inputs'][0].flip(0).cpu())
     if not shown:
         raise UserError(f'none of the {len(names)} images of {folder} can be used')
     before, after = (Analysed(*(torch.stack(values) for values in zip(*part, strict=True))) for part in parts)

@@ -15,6 +15,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from vfd.apis.config import load_config
+from vfd.apis.device import choose_device
 from vfd.checkpoints import load_into, load_state
 from vfd.datasets import read_image
 from vfd.errors import BadDataError, MissingFileError, UserError
@@ -35,12 +36,15 @@ class RegisterInferencer:
     Args:
         config: of a training with ``vfd.PHReg``.
         checkpoint: what that training wrote, or a released PH-Reg file for the student.
+        device: where the networks run; default: the GPU if there is one.
 
     Raises:
         UserError: the config is of another method, or the checkpoint lacks tensors.
     """
 
-    def __init__(self, config: str | Path | Config, checkpoint: str | Path) -> None:
+    def __init__(
+        self, config: str | Path | Config, checkpoint: str | Path, device: str | None = None
+    ) -> None:
         loaded = config if isinstance(config, Config) else load_config(config)
         settings: Any = copy.deepcopy(loaded.get('model') or {})
         if not str(settings.get('type')).endswith('PHReg'):
@@ -59,6 +63,7 @@ class RegisterInferencer:
             load_into(self.model, file)
         else:
             self.model.student.take(file)
+        self.model.to(choose_device(device))
 
     @torch.no_grad()
     def __call__(self, image: str | Path, size: int | None = None, seed: int = 0) -> RegisterMaps:
@@ -94,7 +99,7 @@ class RegisterInferencer:
         teacher = self.model.teacher
 
         def as_map(tokens: Tensor) -> np.ndarray:
-            return tokens[0].T.unflatten(1, grid).float().numpy()
+            return tokens[0].T.unflatten(1, grid).float().cpu().numpy()
 
         return RegisterMaps(
             image=np.ascontiguousarray(pixels[..., ::-1]).astype(np.float32) / 255,

@@ -15,6 +15,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 
 from vfd.apis.config import load_config
+from vfd.apis.device import choose_device
 from vfd.checkpoints import load_state
 from vfd.datasets import read_image
 from vfd.errors import BadDataError, MissingFileError, UserError
@@ -52,6 +53,7 @@ class ZeroShotSegmentationInferencer:
         prob_thd: pixels whose best class is less likely become the first class; default: the config's with its own
             names, 0 with others.
         allow_random: accept a text tower or a backbone without trained weights, whose answers mean nothing.
+        device: where the network runs; default: the GPU if there is one.
 
     Raises:
         UserError: another kind of config, random weights that were not allowed, or a checkpoint that does not fit.
@@ -64,6 +66,7 @@ class ZeroShotSegmentationInferencer:
         class_names: str | Path | Sequence[str] | None = None,
         prob_thd: float | None = None,
         allow_random: bool = False,
+        device: str | None = None,
     ) -> None:
         cfg = config if isinstance(config, Config) else load_config(config)
         settings: Any = copy.deepcopy(cfg.get('model') or {})
@@ -93,6 +96,7 @@ class ZeroShotSegmentationInferencer:
             self.model.load_state_dict(
                 load_state(checkpoint).state, strict=False
             )  # the backbone needs all of its own
+        self.model.to(choose_device(device))
         self.names = [names[0] for names in self.model.classes]
 
     @torch.no_grad()

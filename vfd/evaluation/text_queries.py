@@ -95,7 +95,9 @@ def check_text_tower(model_name: str, weights: str | None) -> None:
 
 
 @torch.no_grad()
-def text_features(names: Sequence[str], model_name: str, weights: str) -> Tensor:
+def text_features(
+    names: Sequence[str], model_name: str, weights: str, device: torch.device | str = 'cpu'
+) -> Tensor:
     """A unit vector for every name: the mean over the 80 sentences that OpenAI published for ImageNet.
 
     Every sentence is encoded and brought to length 1, then their mean is.
@@ -104,6 +106,7 @@ def text_features(names: Sequence[str], model_name: str, weights: str) -> Tensor
         names: the queries.
         model_name: see `check_text_tower`.
         weights: see `check_text_tower`.
+        device: where they are encoded.
 
     Returns:
         (N, D) float32.
@@ -117,7 +120,11 @@ def text_features(names: Sequence[str], model_name: str, weights: str) -> Tensor
     model = _tower(model_name, weights)
     tokenizer = open_clip.get_tokenizer(model_name)
     matrix = open_clip.build_zero_shot_classifier(
-        model.eval(), tokenizer, list(names), open_clip.OPENAI_IMAGENET_TEMPLATES
+        model.eval().to(device),
+        tokenizer,
+        list(names),
+        open_clip.OPENAI_IMAGENET_TEMPLATES,
+        device=device,
     )  # (D, N)
     return matrix.T.float().contiguous()
 

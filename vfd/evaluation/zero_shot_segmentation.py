@@ -133,7 +133,7 @@ class ZeroShotSegmentor(BaseModel):
     def _queries(self, like: Tensor) -> Tensor:
         if self.queries is None:
             names = [name for names in self.classes for name in names]
-            self.queries = text_features(names, *self.text).to(like)
+            self.queries = text_features(names, *self.text, device=like.device).to(like)
         return self.queries
 
     def _label(self, image: Tensor, scores: Tensor, sample: Any) -> None:

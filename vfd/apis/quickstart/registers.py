@@ -7,6 +7,7 @@ great length, so that the lengths say little; what is measured is whether featur
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -26,10 +27,11 @@ from vfd.apis.quickstart.training import training_threads
 from vfd.apis.quickstart.vit import PACKAGE, ROOT, packaged_vit
 from vfd.apis.registers import RegisterInferencer
 from vfd.apis.training import prepare, run
-from vfd.datasets import read_image
+from vfd.checkpoints import file_sha256
+from vfd.datasets import list_images, read_image
 from vfd.errors import MissingPackageError, UserError
 from vfd.evaluation.shift_consistency import shift_consistency
-from vfd.stores import atomic_write
+from vfd.stores import atomic_write, fingerprint_files
 from vfd.visualization import LIGHT, draw_register_maps
 
 CONFIG = 'configs/quickstart/ph-reg_vit-small-p14_1xb2-explr-20e_photos-224px.py'
@@ -55,7 +57,8 @@ def register_quickstart(
 ) -> dict[str, dict[str, float]]:
     """Train registers, and compare the transformer, its denoised features and its twin with registers.
 
-    Writes below ``work_dirs/quickstart_registers``: checkpoints, ``results.json``, and a picture of each test photo.
+    Writes below ``work_dirs/quickstart_registers``, for each choice of photos, teacher and options into a folder of its
+    own: checkpoints, ``results.json``, and a picture of each test photo. Called again, it goes on where it was stopped.
 
     Args:
         photos: a folder of images to train on; None takes those of scikit-image and scikit-learn.
@@ -89,16 +92,23 @@ def register_quickstart(
         'model.teacher.checkpoint': str(weights),
         'train_dataloader.dataset.data_root': str(folder),
     }
-    config = prepare(ROOT / CONFIG, WORK, changes, resume=True)
-    checkpoint = WORK / f'epoch_{config.train_cfg.max_epochs}.pth'
+    inputs = {
+        'teacher': file_sha256(weights),
+        'photos': fingerprint_files(list_images(str(folder)), folder),
+        'options': options or {},
+    }
+    work = WORK / hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:10]
+    config = prepare(ROOT / CONFIG, work, changes, resume=True)
+    checkpoint = work / f'epoch_{config.train_cfg.max_epochs}.pth'
     with training_threads():
         run(config)
     results, teacher_name = measure(config, checkpoint, test), Path(weights).name
-    atomic_write(WORK / 'results.json', json.dumps({'teacher': teacher_name, **results}, indent=1))
+    atomic_write(work / 'results.json', json.dumps({'teacher': teacher_name, **results}, indent=1))
     look = RegisterInferencer(config, checkpoint)
     for path in test:
-        atomic_write(WORK / f'{path.stem}.png', draw_register_maps(look(path, CROP), LIGHT))
+        atomic_write(work / f'{path.stem}.png', draw_register_maps(look(path, CROP), LIGHT))
     _print(results, len(test), console)
+    console.print(f'numbers, pictures and checkpoint: {work}')
     return results
 
 
