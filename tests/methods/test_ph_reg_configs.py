@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from vfd.apis.config import load_config
 from vfd.apis.exporting import export
 from vfd.apis.training import train
 from vfd.errors import UserError
+from vfd.methods.ph_reg import DenoisedCacheHook
 from vfd.registry import MODELS
 from vfd.stores import Store
 
@@ -152,10 +154,22 @@ def test_stored_targets_of_another_teacher_are_refused(folder):
         cached(folder, 'again', **{'model.teacher.num_views': 3})
 
 
-def test_random_crops_have_no_stored_target(folder):
+def test_images_that_change_have_no_stored_target(folder, monkeypatch):
+    """Whatever the transform is called, and not for its name alone."""
     hook = dict(type='vfd.DenoisedCacheHook', store=str(folder / 'targets'))
     with pytest.raises(UserError, match=r'RandomCrop.*CenterCrop'):
         train(TINY[-1], folder / 'work', options=options_of(custom_hooks=[hook]))
+    jitter = [*load_config(TINY[-1]).train_dataloader.dataset.pipeline]
+    jitter[2] = dict(type='mmpretrain.CenterCrop', crop_size=jitter[2].crop_size)
+    jitter.insert(3, dict(type='mmpretrain.ColorJitter', brightness=0.5))
+    options = options_of(custom_hooks=[hook], **{'train_dataloader.dataset.pipeline': jitter})
+    with pytest.raises(UserError, match='changes images every time'):
+        train(TINY[-1], folder / 'jitter', options=options)
+    assert not (folder / 'targets').exists()
+    monkeypatch.setattr('vfd.engine.hooks.answer_cache.get_dist_info', lambda: (1, 2))
+    empty = DenoisedCacheHook(str(folder / 'targets'))
+    with pytest.raises(UserError, match='process 1 of 2 has no image to ask for'):
+        empty._write(SimpleNamespace(data_preprocessor=None), [], folder, ['a.png'], {})
 
 
 # --------------------------------------------------------------------------------------------------------------- export
@@ -171,8 +185,10 @@ def test_the_student_leaves_for_every_target(folder):
     scope: dict = {}
     exec(certificate.snippet, scope)
     assert isinstance(scope['model'], timm.models.VisionTransformer)
+    assert 'images of 56x56 pixels' in certificate.output and 'scale01' in certificate.output
     for target in ('mmpretrain', 'mmdet', 'mmseg', 'hf'):
-        assert export(path, folder / 'run/epoch_1.pth', target).max_error < 1e-6, target
+        certificate = export(path, folder / 'run/epoch_1.pth', target)
+        assert certificate.max_error < 1e-6 and 'scale01' in certificate.output, target
     onnx = export(path, folder / 'run/epoch_1.pth', 'onnx')
     assert onnx.max_error < 1e-4 and 'scale01' in onnx.output
 

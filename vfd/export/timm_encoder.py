@@ -46,7 +46,9 @@ def encoder_form(student: LiveStudent) -> TimmForm:
     load_into(network, state, source_name='the student')
     form = TimmForm(name, args, network, student.output)
     if isinstance(student.model, RegisterViT):
-        form.output = Output(student.model.tokens, REGISTERS)
+        height, width = args['img_size']
+        at = f'for images of {height}x{width} pixels: the rule "{student.model.pos_interp}" for others stays behind'
+        form.output = Output(student.model.tokens, f'{REGISTERS}; {at}')
     elif isinstance(network, VisionTransformerSAM):
         form.taps = (len(network.blocks) - 1,)
         form.output = Output(student, 'map (B, D, h, w) after the last block')

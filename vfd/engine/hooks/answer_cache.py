@@ -7,17 +7,22 @@ import json
 import os
 from abc import abstractmethod
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.dist import barrier, get_dist_info
 from mmengine.hooks import Hook
 from torch import Tensor
 
-from vfd.errors import MissingFileError, UserError
+from vfd.engine.seeding import seeded
+from vfd.errors import BadDataError, MissingFileError, UserError
 from vfd.stores import Plan, Progress, Store, StoreWriter, UnfinishedStoreError, fingerprint_files
 from vfd.teachers import StoredTeacher
+
+_TRIED = 8  # images that are loaded as often, to see whether they stay the same
 
 
 class AnswerCacheHook(Hook):
@@ -36,8 +41,8 @@ class AnswerCacheHook(Hook):
         self.store = Path(store)
 
     @abstractmethod
-    def check(self, model: Any, pipeline: list[dict[str, Any]]) -> None:
-        """Raise for another model, or for images that are not the same in every epoch."""
+    def check(self, model: Any) -> None:
+        """Raise for another model."""
 
     @abstractmethod
     def fields(self, model: Any, images: Tensor) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -55,7 +60,7 @@ class AnswerCacheHook(Hook):
         """Ask the teacher; before a checkpoint is resumed, which looks at the teacher that wrote it."""
         model = runner.bare_model
         config = runner.cfg.train_dataloader.to_dict()
-        self.check(model, config['dataset'].get('pipeline', []))
+        self.check(model)
         loader = runner.build_dataloader(
             {
                 **config,
@@ -65,6 +70,7 @@ class AnswerCacheHook(Hook):
             }
         )
         dataset = loader.stream.dataset
+        self._refuse_random(dataset, config['dataset'].get('pipeline', []))
         paths = [Path(dataset.get_data_info(i)['img_path']).resolve() for i in range(len(dataset))]
         root = Path(os.path.commonpath([path.parent for path in paths]))
         names = [path.relative_to(root).as_posix() for path in paths]
@@ -85,6 +91,21 @@ class AnswerCacheHook(Hook):
         barrier()
         model.teacher = StoredTeacher(str(self.store), str(root), tuple(Store(self.store).fields))
 
+    def _refuse_random(self, dataset: Any, pipeline: list[dict[str, Any]]) -> None:
+        """Load a few images several times: each time they have to be the same."""
+        for index in range(min(_TRIED, len(dataset))):
+            seen: list[Tensor] = []
+            for seed in range(_TRIED):
+                with seeded(seed), suppress(BadDataError):
+                    seen.append(dataset[index]['inputs'])
+            if not all(torch.equal(seen[0], image) for image in seen):
+                named = [str(step['type']) for step in pipeline if 'Random' in str(step['type'])]
+                raise UserError(
+                    f'{type(self).__name__} stores one answer an image, but the pipeline changes images every time'
+                    f"{': ' if named else ''}{', '.join(named)}. Take dict(type='mmpretrain.CenterCrop', "
+                    'crop_size=...) for a random crop, leave other random transforms out, or remove the hook.'
+                )
+
     def _finished(self, inputs: dict[str, Any]) -> bool:
         """Whether every process has written these answers; images that cannot be read have none."""
         try:
@@ -96,8 +117,13 @@ class AnswerCacheHook(Hook):
         """This process's shard of the store."""
         numbers = {name: number for number, name in enumerate(names)}
         batches = map(model.data_preprocessor, loader)
-        first = next(batches)
         rank, world_size = get_dist_info()
+        first = next(batches, None)
+        if first is None:
+            raise UserError(
+                f'{type(self).__name__}: process {rank} of {world_size} has no image to ask for: start fewer '
+                f'processes, or repair the unreadable ones among the {len(names)} images'
+            )
         with StoreWriter(self.store, self.fields(model, first['inputs']), inputs, rank, world_size) as writer:
             done = len(writer.done)
             mine = len(range(rank, len(names), world_size))

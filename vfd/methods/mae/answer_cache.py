@@ -38,8 +38,8 @@ class TeacherCacheHook(AnswerCacheHook):
 
     title = "the teacher's answers"
 
-    def check(self, model: Any, pipeline: list[dict[str, Any]]) -> None:
-        """See the base class; what is random shows in the thumbnails."""
+    def check(self, model: Any) -> None:
+        """See the base class."""
         if not isinstance(model, SelfDistillMAE) or not isinstance(model.teacher, Teacher):
             raise UserError(
                 'TeacherCacheHook is for vfd.SelfDistillMAE with a live vfd.Teacher; remove it from custom_hooks.'
