@@ -14,6 +14,7 @@ import torch
 from mmengine.registry import DefaultScope
 from safetensors.torch import load_file
 
+import vfd.methods.ph_reg
 from vfd.apis.config import load_config
 from vfd.apis.exporting import export
 from vfd.apis.training import train
@@ -51,8 +52,10 @@ def test_settings_are_the_published_ones(path):
     assert cfg.default_hooks.non_finite.action == 'skip' and 'clip_grad' not in cfg.optim_wrapper
     assert (cfg.optim_wrapper.type, cfg.optim_wrapper.dtype) == ('AmpOptimWrapper', 'bfloat16')
     student, teacher = cfg.model.student, cfg.model.teacher
-    assert (teacher.num_views, teacher.shift_frac, teacher.offset_sampling) == (10, 0.15, 'fps')
-    assert (student.num_registers, student.unlock_last_blocks) == (16, 2 if clip else 1)
+    views = 1 if 'plain-teacher' in path.stem else 10
+    assert (teacher.num_views, teacher.shift_frac, teacher.offset_sampling) == (views, 0.15, 'fps')
+    registers = 0 if 'no-reg' in path.stem else 16
+    assert (student.num_registers, student.unlock_last_blocks) == (registers, 2 if clip else 1)
     pipeline = cfg.train_dataloader.dataset.pipeline
     assert [step.get('scale') or step.get('crop_size') for step in pipeline[1:3]] == [size, size]
     if clip:
@@ -68,11 +71,44 @@ def test_models_build(path):
     cfg.model.teacher.checkpoint = 'random'
     with torch.device('meta'), DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build({**cfg.model, 'data_preprocessor': None})
+    assert model.teacher.network.activation == model.student.activation
     names = [name for name, _ in model.named_parameters()]
     assert names and not any('teacher' in name for name in names)
     assert model.student.grid == ((37, 37) if 'dinov2' in path.stem else (28, 28))
     if 'clip' in path.stem:
-        assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(86.66, abs=0.01)  # published
+        millions = sum(p.numel() for p in model.parameters()) / 1e6
+        assert millions == pytest.approx(
+            86.65 if 'no-reg' in path.stem else 86.66, abs=0.01
+        )  # published with registers
+
+
+EVALUATED = sorted(path for path in CONFIGS.glob('[lz]*.py') if 'tiny' not in path.stem)
+
+
+@pytest.mark.parametrize('path', EVALUATED, ids=stems(EVALUATED))
+def test_the_baseline_rows_ask_for_the_published_weights(path, monkeypatch):
+    cfg = load_config(path)
+    changes = ('num_registers=0', 'pretrained=True', 'checkpoint=None')
+    readme = (Path(vfd.methods.ph_reg.__file__).parent / 'README.md').read_text()
+    assert all(f'model.backbone.{change}' in readme for change in changes)
+    cfg.merge_from_dict({'model.backbone': dict(num_registers=0, pretrained=True, checkpoint=None)})
+    asked = []
+
+    def fetch(name, *args, pretrained=False, **kwargs):
+        if pretrained:
+            asked.append((name, pretrained))
+            raise OSError('no net')
+        return create(name, *args, **kwargs)
+
+    create = timm.create_model
+    monkeypatch.setattr('timm.create_model', fetch)
+    monkeypatch.setattr('open_clip.create_model', fetch)
+    with torch.device('meta'), pytest.raises(UserError, match='could not be fetched'):
+        MODELS.build(cfg.model.backbone)
+    clip = {'openclip': 'laion2b_s34b_b88k', 'dfn-clip': 'dfn2b', 'clip': 'openai'}
+    kind = path.stem.split('_')[1].split('-vit')[0]
+    name = 'ViT-B-16' if kind == 'openclip' else 'ViT-B-16-quickgelu'
+    assert asked == [(name, clip[kind])] if kind in clip else [('vit_base_patch14_dinov2', True)]
 
 
 @pytest.fixture

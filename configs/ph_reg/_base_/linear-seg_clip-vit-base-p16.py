@@ -7,6 +7,7 @@ model = dict(
         _delete_=True,
         type='vfd.RegisterCLIP',
         model_name='ViT-B-16-quickgelu',
+        tag='openai',
         num_registers=16,
         img_size=crop_size,
         head='maskclip',

@@ -8,6 +8,7 @@ model = dict(
     backbone=dict(
         type='vfd.RegisterCLIP',
         model_name='ViT-B-16-quickgelu',
+        tag='openai',
         num_registers=16,
         img_size=448,
         head='maskclip',
