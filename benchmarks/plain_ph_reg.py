@@ -61,13 +61,3 @@ def eager(network: nn.Module) -> nn.Module:
         if hasattr(module, 'fused_attn'):
             module.fused_attn = False
     return network
-
-
-def denoise(
-    network: nn.Module, image: Tensor, offsets: Tensor, flips: Tensor, patch: int, white: Tensor
-) -> Tensor:
-    """All views through the network at once, then the mean: (P * P, D)."""
-    pixels, places = views(image, offsets, flips, patch, white)
-    grid = image.shape[-1] // patch
-    tokens = network.forward_features(pixels)[:, network.num_prefix_tokens :]
-    return restore(tokens.unflatten(1, (grid, grid)), places)
