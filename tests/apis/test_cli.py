@@ -76,7 +76,7 @@ def test_twin_config(tmp_path, folder_data, monkeypatch):
     assert twin.model.type == 'mmpretrain.TimmClassifier'
     assert twin.model.data_preprocessor == cfg.data_preprocessor
     assert twin.train_dataloader.batch_size == 4 and 'baseline' not in twin
-    assert twin.train_dataloader.num_batch_per_epoch == 4  # as many steps, of half the size
+    assert twin.train_dataloader.dataset.length == 4 * 4  # as many steps, of half the size
     assert twin.train_cfg == cfg.train_cfg and twin.optim_wrapper == cfg.optim_wrapper
     assert twin.work_dir == f'{tmp_path}/baseline'
     assert cfg.model.type == 'vfd.SSLDDistiller'  # the original is untouched

@@ -18,7 +18,7 @@ from vfd.apis import baseline, training
 from vfd.apis import config as config_api
 from vfd.apis.exporting import export
 from vfd.apis.relabel import relabel
-from vfd.engine import crop_passes
+from vfd.engine import Runner, crop_passes
 from vfd.errors import UserError
 from vfd.registry import MODELS
 
@@ -141,16 +141,32 @@ def test_train_a_moment_test_and_export(method, labelled, tmp_path, monkeypatch)
     network.load_state_dict({name.removeprefix('student.'): value for name, value in state.items()})
 
 
-def test_the_supervised_twin_has_as_many_crops(labelled, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ('loop', 'loader'),
+    [
+        ('passes', {}),
+        ('passes', {'drop_last': True, 'dataset': {'num_crops': 3}}),
+        ('epochs', {'batch_size': 3}),  # counts a pass as an epoch, whatever crops it takes
+        ('epochs', {'num_batch_per_epoch': 2}),
+    ],
+)
+def test_the_supervised_twin_takes_exactly_as_many_steps(loop, loader, labelled, tmp_path, monkeypatch):
+    """9 epochs of 10 images: passes of several crops and of one, whose batches do not come out even."""
     monkeypatch.chdir(labelled)
     (path,) = CONFIGS.glob('ferkd_tiny*.py')
-    cfg = training.prepare(path, tmp_path, {'visualizer.vis_backends': [], 'train_cfg.max_epochs': 2})
+    options = {'visualizer.vis_backends': [], 'train_cfg.max_epochs': 9, 'train_dataloader': loader}
+    cfg = training.prepare(path, tmp_path, options)
+    if loop == 'epochs':
+        cfg.train_cfg = dict(by_epoch=True, max_epochs=9)
     twin = baseline.twin(cfg)
-    assert twin.model.type == 'mmpretrain.TimmClassifier'
-    assert twin.train_dataloader.batch_size == cfg.train_dataloader.batch_size * 4
-    assert twin.train_dataloader.num_batch_per_epoch == 2  # 10 images in batches of 8 crops
-    assert twin.train_cfg == dict(by_epoch=True, max_epochs=2, val_interval=1)
-    assert training.run(twin).iter == 4
+    assert twin.model.type == 'mmpretrain.TimmClassifier' and twin.train_cfg == cfg.train_cfg
+    steps = []
+    for each in (cfg, twin):
+        runner = Runner.from_cfg(each)
+        steps.append(runner.build_train_loop(each.train_cfg).max_iters)
+    assert steps[0] == steps[1]
+    if not loader:
+        assert training.run(twin).iter == steps[1]
 
 
 def test_a_checkpoint_of_another_student_is_an_error(labelled, tmp_path, monkeypatch):

@@ -22,9 +22,9 @@ def twin(config: Config) -> Config:
     in the config under ``baseline`` and is merged over it, for example
     ``baseline=dict(train_dataloader=dict(dataset=dict(data_prefix='labelled')))``.
 
-    Where the config counts epochs, the labelled images are repeated so that an epoch of the twin has as many steps as
-    one of the distillation; the schedule is then the same in both. Where the distillation takes K crops of an image at
-    a time and counts K epochs for that, an epoch of the twin has a K-th of the steps, rounded up.
+    Where the config counts epochs, the labelled images are repeated and cut so that every pass of the twin has exactly
+    as many steps as that pass of the distillation, also where a ``vfd.MultiCropEpochLoop`` has passes of two lengths;
+    the loop and the schedule are the same in both.
 
     Args:
         config: a checked config whose model has a student.
@@ -47,12 +47,11 @@ def twin(config: Config) -> Config:
         student['data_preprocessor'] = preprocessor
     cfg.model = student
     distillation = cfg.train_dataloader
-    if str(cfg.train_cfg.get('type')).endswith('MultiCropEpochLoop'):  # an epoch of the twin has single crops
-        lengths = {key: cfg.train_cfg[key] for key in ('max_epochs', 'val_interval') if key in cfg.train_cfg}
-        cfg.train_cfg = ConfigDict(by_epoch=True, **lengths)
     cfg.merge_from_dict(cfg.pop('baseline', None) or {})
     if _counts_epochs(cfg.train_cfg) and cfg.train_dataloader != distillation:
-        cfg.train_dataloader = _of_equal_length(cfg.train_dataloader, distillation, cfg.get('default_scope'))
+        init_default_scope(cfg.get('default_scope') or 'mmengine')
+        multi_crop = str(cfg.train_cfg.get('type')).endswith('MultiCropEpochLoop')
+        cfg.train_dataloader = _of_equal_length(cfg.train_dataloader, distillation, multi_crop)
     if cfg.get('work_dir'):
         cfg.work_dir = f'{cfg.work_dir}/baseline'
     return cfg
@@ -63,14 +62,19 @@ def _counts_epochs(train_cfg: ConfigDict) -> bool:
     return train_cfg.get('by_epoch', 'max_epochs' in train_cfg)
 
 
-def _of_equal_length(loader: ConfigDict, other: ConfigDict, scope: str | None) -> ConfigDict:
-    """The data loader, its images repeated and cut so that an epoch has as many batches as one of ``other``."""
-    init_default_scope(scope or 'mmengine')
-    own, wanted = (len(DATASETS.build(part.dataset)) for part in (loader, other))
+def _of_equal_length(loader: ConfigDict, other: ConfigDict, multi_crop: bool) -> ConfigDict:
+    """The data loader, its images repeated and cut so that a pass has as many batches as one of ``other``."""
+    wanted = DATASETS.build(other.dataset)
     processes = int(os.environ.get('WORLD_SIZE', '1'))
-    share = math.ceil(wanted / processes)
-    size = other.batch_size * other.dataset.get('num_crops', 1)  # a pass of K crops counts as K epochs
-    batches = share // size if other.get('drop_last') else math.ceil(share / size)
-    times = math.ceil(batches * loader.batch_size * processes / own)
-    repeated = dict(type='RepeatDataset', times=times, dataset=loader.dataset)
-    return ConfigDict(loader, dataset=repeated, num_batch_per_epoch=batches)
+    share = math.ceil(len(wanted) / processes)
+
+    def samples(batch_size: int) -> int:
+        """Of a pass of the twin: whole batches, as many as ``other`` makes with this batch size."""
+        batches = share // batch_size if other.get('drop_last') else math.ceil(share / batch_size)
+        return other.get('num_batch_per_epoch', batches) * loader.batch_size * processes
+
+    dataset = dict(type='vfd.EqualLengthDataset', dataset=loader.dataset, length=samples(other.batch_size))
+    if multi_crop:
+        crops = wanted.num_crops
+        dataset |= dict(num_crops=crops, single_length=samples(other.batch_size * crops))
+    return ConfigDict(loader, dataset=dataset)

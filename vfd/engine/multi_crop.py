@@ -7,16 +7,18 @@ a pass.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, NamedTuple
 
+from mmengine.dataset import RepeatDataset
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType, _ParamScheduler
 
 from vfd.engine.loader import StreamLoader
 from vfd.engine.loops import EpochTrainLoop, Position
 from vfd.errors import UserError
-from vfd.registry import LOOPS, PARAM_SCHEDULERS
+from vfd.registry import DATASETS, LOOPS, PARAM_SCHEDULERS
 
 
 class Pass(NamedTuple):
@@ -44,6 +46,34 @@ def crop_passes(max_epochs: int, num_crops: int, warmup: int = 0) -> list[Pass]:
         passes.append(Pass(epoch, crops))
         epoch += crops
     return passes
+
+
+@DATASETS.register_module()
+class EqualLengthDataset(RepeatDataset):
+    """Images repeated and cut to the length of the passes of another training: data of its supervised twin.
+
+    Args:
+        dataset: config of the images.
+        length: samples of a pass.
+        num_crops: epochs that a pass counts as in a :class:`MultiCropEpochLoop`; an item is one sample all the same.
+        single_length: samples of a single-crop pass of that loop.
+    """
+
+    def __init__(
+        self, dataset: Any, length: int, num_crops: int = 1, single_length: int | None = None
+    ) -> None:
+        super().__init__(dataset, times=1)
+        self.length, self.num_crops, self.single_length = length, num_crops, single_length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def with_crops(self, num_crops: int) -> EqualLengthDataset:
+        """The samples of a single-crop pass."""
+        assert num_crops == 1 and self.single_length is not None
+        other = copy.copy(self)
+        other.num_crops, other.length = 1, self.single_length
+        return other
 
 
 @LOOPS.register_module()
@@ -90,7 +120,12 @@ class MultiCropEpochLoop(EpochTrainLoop):
         crops = dataset.num_crops
         self._loaders[crops] = loader
         if crops > 1:
-            single = {**dataloader, 'dataset': dataset.with_crops(1), 'batch_size': loader.batch_size * crops}
+            samples = 1 if isinstance(dataset, EqualLengthDataset) else crops  # of an item
+            single = {
+                **dataloader,
+                'dataset': dataset.with_crops(1),
+                'batch_size': loader.batch_size * samples,
+            }
             self._loaders[1] = runner.build_train_dataloader(single)
         self.passes = crop_passes(max_epochs, crops, single_crop_warmup)
         self._max_iters = sum(len(self._loaders[each.crops]) for each in self.passes)
