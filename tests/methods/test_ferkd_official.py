@@ -1,6 +1,7 @@
 """Released layouts: FKD's file an image, SRe2L's file a batch. Nothing in such a file is run."""
 
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -127,12 +128,40 @@ def test_files_that_are_refused(tmp_path, made, capsys, content, message):
 
 
 def test_wrong_classes_and_folders(tmp_path, made):
-    with pytest.raises(UserError, match='names 5 classes, there are only 4'):
+    with pytest.raises(UserError, match=r'6 folders .*there are 4 classes'):
         official_to_store(made / 'files', made / 'images', tmp_path / 'store', 4)
+    with pytest.raises(UserError, match=r'0\.tar: label type .*names 11 classes, there are only 10'):
+        official_to_store(
+            made / 'files', made / 'images', tmp_path / 'store', CLASSES, 'marginal_smoothing_k11'
+        )
     with pytest.raises(UserError, match='there are classes 0 to 5'):
         official_to_store(made / 'files', made / 'images', tmp_path / 'store', 6)
     with pytest.raises(MissingFileError, match='has no file for any of the 6 images'):
         official_to_store(made / 'images', made / 'images', tmp_path / 'store', CLASSES)
+
+
+def test_ground_truth_is_the_number_of_the_class_folder(tmp_path, made):
+    shutil.copytree(made / 'images', tmp_path / 'images')
+    for none in ('.thumbnails/0.png', 'loose.png'):
+        (tmp_path / 'images' / none).parent.mkdir(exist_ok=True)
+        shutil.copy(made / 'images/class0/0.png', tmp_path / 'images' / none)
+    (tmp_path / 'images/class3/3.png').unlink()  # an empty class is a class
+    shutil.copytree(made / 'files', tmp_path / 'files')
+    shutil.copy(made / 'files/class0/0.tar', tmp_path / 'files/loose.tar')
+    official_to_store(tmp_path / 'files', tmp_path / 'images', tmp_path / 'store', CLASSES)
+    store = LabelStore(tmp_path / 'store')
+    truths = {name: store.ground_truth(i) for i, name in enumerate(store.names)}
+    assert truths == {f'class{i}/{i}.png': i for i in (0, 1, 2, 4, 5)} | {'loose.png': -1}
+    shutil.copy(tmp_path / 'images/class1/1.png', tmp_path / 'images/class1/1.jpg')
+    with pytest.raises(UserError, match=r'class1/1\.jpg and class1/1\.png differ in their suffix alone'):
+        official_to_store(tmp_path / 'files', tmp_path / 'images', tmp_path / 'two', CLASSES)
+    (tmp_path / 'images/class1/1.jpg').unlink()
+    (tmp_path / 'root').mkdir()
+    (tmp_path / 'labels').mkdir()
+    (tmp_path / 'images').rename(tmp_path / 'root/train')
+    (tmp_path / 'files').rename(tmp_path / 'labels/train')
+    with pytest.raises(UserError, match='deeper than a class folder'):
+        official_to_store(tmp_path / 'labels', tmp_path / 'root', tmp_path / 'deep', CLASSES)
 
 
 def test_an_image_that_is_gone_is_left_out(tmp_path, made):

@@ -7,7 +7,7 @@ form. It lies where its image lies below the image folder: ``n01440764/1.JPEG`` 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -49,8 +49,9 @@ def official_to_store(
 ) -> list[str]:
     """Make a label store of the released layout.
 
-    Ground truth is the number of the image's top folder in the order of their names, as ``ImageFolder`` counts. Files
-    with fewer crops than others, which a calibration left, become a calibrated store.
+    Ground truth is the number of the image's folder among the class folders, the folders in ``images``, in the order of
+    their names, as ``ImageFolder`` counts; -1 for images without one. Files with fewer crops than others, which a
+    calibration left, become a calibrated store.
 
     Args:
         files: folder of the ``.tar`` files.
@@ -65,13 +66,15 @@ def official_to_store(
 
     Raises:
         MissingFileError: a folder is not there, or no image has a file.
-        UserError: a file of another form, or with numbers that cannot be true, named with its row.
+        UserError: a file of another form, or with numbers that cannot be true, named with its row; more class folders
+            than classes, images deeper than class folders, or two images that share a file.
     """
     names = list_images(str(images))
     paired = {name: tar for name in names if (tar := Path(files, name).with_suffix('.tar')).exists()}
     if not paired:
         raise MissingFileError(f'{files} has no file for any of the {len(names)} images of {images}')
-    numbers = {folder: i for i, folder in enumerate(sorted({PurePosixPath(name).parts[0] for name in names}))}
+    _refuse_shared(paired, list(paired.values()))
+    numbers = _class_numbers(Path(images), paired, classes)
     most, fewest = _count_crops(list(paired.values()))
     first = next(iter(paired.values()))
     label_type = label_type or _type_of(read_official(first)[2], classes)
@@ -89,7 +92,7 @@ def official_to_store(
         print(Plan('converting', len(paired), len(writer.done), writer.record_bytes))
         for name, tar in paired.items():
             if name not in writer.done:
-                truth = numbers[PurePosixPath(name).parts[0]] if '/' in name else -1
+                truth = numbers.get(PurePosixPath(name).parts[0], -1)
                 try:
                     writer.append(_one_image(name, Path(images, name), tar, truth, form))
                 except BadDataError as error:
@@ -116,9 +119,7 @@ def store_to_official(folder: str | Path, out: str | Path) -> int:
     """
     store = LabelStore(folder)
     paths = [Path(out, name).with_suffix('.tar') for name in store.names]
-    if len(set(paths)) < len(paths):
-        twice = next(path for i, path in enumerate(paths) if path in set(paths[:i]))
-        raise UserError(f'{folder}: two images differ in their suffix alone and would share {twice}')
+    _refuse_shared(store.names, paths)
     with Progress('converting', len(store)) as progress:
         for index, path in enumerate(paths):
             if not path.exists():
@@ -161,6 +162,31 @@ def read_official(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         )
     labels = labels.astype(np.int64) if labels.ndim == 1 else labels.astype(np.float32)
     return coords.astype(np.float32), flips.astype(bool), labels
+
+
+def _refuse_shared(names: Iterable[str], tars: Sequence[Path]) -> None:
+    """Raise UserError when two images differ in their suffix alone, so that one file would be that of both."""
+    owner: dict[Path, str] = {}
+    for name, tar in zip(names, tars, strict=True):
+        if (other := owner.setdefault(tar, name)) != name:
+            raise UserError(f'{other} and {name} differ in their suffix alone and would share {tar}')
+
+
+def _class_numbers(images: Path, names: Iterable[str], classes: int) -> dict[str, int]:
+    """Class folder -> its number."""
+    deep = next((name for name in names if name.count('/') > 1), None)
+    if deep is not None:
+        raise UserError(
+            f'{images / deep} lies deeper than a class folder, whose number is the ground truth: give the folder of '
+            'the class folders, such as data/imagenet/train, and the folder of the files that goes with it'
+        )
+    folders = sorted(entry.name for entry in images.iterdir() if entry.is_dir() and entry.name[0] != '.')
+    if len(folders) > classes:
+        raise UserError(
+            f'{images} has {len(folders)} folders ({", ".join(folders[:3])}, ...), there are {classes} classes: every '
+            'folder counts as a class, so move away those that are none'
+        )
+    return {folder: number for number, folder in enumerate(folders)}
 
 
 def _one_image(name: str, path: Path, tar: Path, truth: int, form: LabelForm) -> LabelledImage:
