@@ -18,6 +18,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import functional as TF
 
+from vfd.apis.regions import verify_store
 from vfd.apis.relabel import images_of, merge_relabelling, relabel, source_images, verify_relabelling
 from vfd.errors import MissingFileError, UserError
 from vfd.registry import MODELS
@@ -168,6 +169,15 @@ def test_a_changed_image_is_refused_and_a_deleted_one_counted(data, tmp_path):
     changed.write_bytes(changed.read_bytes() + b' ')
     (fault,) = verify_relabelling(TINY, folder, options(tmp_path))
     assert 'c0/4.png' in fault
+    swapped = tmp_path / 'train/c0/0.png'  # as large as it was
+    content = swapped.read_bytes()
+    swapped.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    for faults in (
+        verify_relabelling(TINY, folder, options(tmp_path)),
+        verify_store(folder, str(tmp_path / 'train')),
+    ):
+        assert sorted(Path(line.partition(':')[0]).name for line in faults) == ['0.png', '4.png']
+    swapped.write_bytes(content)
     with pytest.raises(UserError, match=r'c0/4\.png \(image \d+\) changed after it was labelled'):
         relabel(TINY, folder, options(tmp_path))
 
@@ -183,6 +193,9 @@ def test_verify_names_a_flipped_bit(data, store, tmp_path):
     file.write_bytes(bytes(content))
     (fault,) = verify_relabelling(TINY, str(folder), options(data))
     assert 'record 7' in fault or 'record 8' in fault
+    assert verify_store(str(folder)) == [fault]
+    with pytest.raises(UserError, match='differs from its checksum'):  # nor are its boxes taken from there
+        relabel(TINY, str(tmp_path / 'other'), options(data, model__reference=str(folder)))
 
 
 def test_boxes_of_a_reference_and_the_mean_of_two_teachers(data, store, tmp_path):

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # ferkd_store
 
 from ferkd_store import CLASSES, make_images, make_store
 
-from vfd.apis.regions import convert
+from vfd.apis.regions import convert, verify_store
 from vfd.errors import MissingFileError, UserError
 from vfd.methods.ferkd import (
     batches_to_store,
@@ -204,6 +204,7 @@ def test_batch_records_round_trip(tmp_path):
     for name, content in contents.items():
         for one, other in zip(load(tmp_path / 'again' / name), content, strict=True):
             assert torch.equal(one, other) if isinstance(other, torch.Tensor) else one == other
+    assert verify_store(str(tmp_path / 'store')) == []
     store = Store(tmp_path / 'store')
     images = torch.rand(6, 3, 8, 8)
     mix = replayed_mix(store[first])

@@ -180,6 +180,13 @@ def test_flipped_bit_is_found(tmp_path):
     file.write_bytes(bytes(content))
     (fault,) = verify_labels(tmp_path)
     assert "record 2 ('a/2.jpg')" in fault and file.name in fault
+    store = LabelStore(tmp_path)
+    store.read(1, [0])
+    for read in (store.read, store.image_size, store.ground_truth, store.image):
+        with pytest.raises(
+            UserError, match=r"record 2 \('a/2.jpg'\) differs from its checksum.*verify_store"
+        ):
+            read(2)
 
 
 def test_unfinished_store_is_refused(tmp_path):

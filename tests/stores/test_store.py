@@ -170,6 +170,14 @@ def test_flipped_bit_is_found_and_named(tmp_path):
     path.write_bytes(data)
     (fault,) = verify(tmp_path / 's')
     assert 'shard-00000-of-00001.bin' in fault and 'record 37' in fault and "'bild ä-37'" in fault
+    store = Store(tmp_path / 's')
+    assert store['bild ä-36']['label'] == record('bild ä-36')[1]
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"record 37 \('bild ä-37'\) differs from its checksum"):
+            store.read(['bild ä-36', 'bild ä-37'])
+    with pytest.raises(UserError, match='record 37'):  # nor does a merge give it a new checksum
+        merge(tmp_path / 's')
+    assert verify(tmp_path / 's') == [fault]
 
 
 def test_every_flipped_bit_of_the_index_is_found(tmp_path):

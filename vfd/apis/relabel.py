@@ -35,6 +35,7 @@ from vfd.stores import (
     merge,
     verify_labels,
 )
+from vfd.stores.label_checks import image_faults
 from vfd.stores.label_store import written_files
 
 CONFIG_KEYS = {'model', 'train_dataloader', 'default_scope', 'work_dir', 'custom_imports'}
@@ -128,14 +129,7 @@ def verify_relabelling(
     cfg = load_config(config, options)
     _check(cfg, config)
     folder = store_folder(cfg, config, work_dir)
-    faults = verify_labels(folder)
-    written = written_files(folder)
-    for image in images_of(cfg):
-        if image.name in written and image.path.exists():
-            size = image.path.stat().st_size
-            if size != written[image.name][0]:
-                faults.append(f'{image.path}: {size} bytes, {written[image.name][0]} when it was labelled')
-    return faults
+    return verify_labels(folder) + image_faults(folder, {image.name: image.path for image in images_of(cfg)})
 
 
 def merge_relabelling(

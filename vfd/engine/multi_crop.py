@@ -121,6 +121,7 @@ class MultiCropEpochLoop(EpochTrainLoop):
         self._loaders[crops] = loader
         if crops > 1:
             samples = 1 if isinstance(dataset, EqualLengthDataset) else crops  # of an item
+            assert loader.batch_size is not None, 'a batch_sampler says nothing of single-crop batches'
             single = {
                 **dataloader,
                 'dataset': dataset.with_crops(1),

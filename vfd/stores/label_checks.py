@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from vfd.stores.label_store import LabelStore
+from vfd.stores.label_store import LabelStore, written_files
 from vfd.stores.maintenance import verify
+from vfd.stores.progress import Progress
 
 SUM_SLACK = 5e-3  # halves are off by up to 2.3e-4 each
 
@@ -30,6 +32,33 @@ def verify_labels(folder: str | Path) -> list[str]:
     for index, name in enumerate(store.names):
         for fault in record_faults(store, index):
             faults.append(f'{folder}: record {index} ({name!r}): {fault}')
+    return faults
+
+
+def image_faults(folder: str | Path, images: Mapping[str, Path]) -> list[str]:
+    """Compare image files with those that were labelled, by size and CRC-32. Files that are gone are no fault.
+
+    Args:
+        folder: of a label store, finished or not.
+        images: name in the store -> file; others than the labelled ones are left out.
+
+    Returns:
+        One line a fault.
+    """
+    faults = []
+    known = written_files(folder)
+    with Progress('comparing images', len(images)) as progress:
+        for name, path in images.items():
+            progress.advance(1)
+            if not known.get(name, (0, 0))[0] or not path.exists():
+                continue
+            data = path.read_bytes()
+            found = len(data), zlib.crc32(data)
+            if found != known[name]:
+                faults.append(
+                    f'{path}: {found[0]} bytes, CRC-32 {found[1]:08x}; it had {known[name][0]} bytes, '
+                    f'{known[name][1]:08x}, when it was labelled'
+                )
     return faults
 
 

@@ -234,6 +234,8 @@ def written_files(folder: str | Path) -> dict[str, tuple[int, int]]:
 class LabelStore:
     """A finished label store, memory-mapped; reading a crop touches that crop's bytes.
 
+    The first read of an image compares its whole record with its checksum.
+
     Example:
         >>> store = LabelStore('work_dirs/labels')
         >>> crops = store.read(store.index_of('n01440764/1.JPEG'), rows=[3, 17])
@@ -253,7 +255,8 @@ class LabelStore:
 
     Raises:
         MissingFileError: there is no store in ``folder``.
-        UserError: a shard is absent, unfinished or truncated, or the store holds something other than labels.
+        UserError: a shard is absent, unfinished or truncated, the store holds something other than labels, or, while
+            reading, a record differs from its checksum.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -390,6 +393,7 @@ class LabelStore:
     def _field(self, name: str, index: int) -> np.ndarray:
         if not 0 <= index < len(self.names):
             raise IndexError(f'{self.folder}: record {index} of {len(self)}')
+        self._store.check(index)
         first, part = next(entry for entry in reversed(self._parts) if entry[0] <= index)
         return part[name][index - first]
 

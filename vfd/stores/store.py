@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from vfd.errors import MissingFileError, UserError
-from vfd.stores.layout import StoreMeta, data_names, read_index
+from vfd.stores.layout import StoreMeta, data_names, read_index, record_crc
 
 
 class Store:
-    """The records of a finished store.
+    """The records of a finished store. A record is compared with its checksum when it is first read.
 
     Example:
         >>> targets = Store('work_dirs/targets')
@@ -28,7 +28,8 @@ class Store:
 
     Raises:
         MissingFileError: there is no store at ``path``.
-        UserError: a shard is absent, unfinished or truncated, or two shards hold the same key.
+        UserError: a shard is absent, unfinished or truncated, two shards hold the same key, or, while reading, a
+            record differs from its checksum.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -38,10 +39,15 @@ class Store:
         self.meta = StoreMeta.read(self.path)
         self.keys: list[str] = []
         self._parts: list[np.ndarray] = []  # structured, one a data file
-        for name in data_names(self.path, self.meta):
-            keys, _ = read_index(self.path, name, self.meta)
+        self._files = [self.path / f'{name}.bin' for name in data_names(self.path, self.meta)]
+        crcs: list[int] = []
+        for file in self._files:
+            keys, blocks = read_index(self.path, file.stem, self.meta)
             self.keys.extend(keys)
-            self._parts.append(map_records(self.path / f'{name}.bin', self.meta, len(keys)))
+            crcs.extend(crc for block in blocks for crc in block.crc32)
+            self._parts.append(map_records(file, self.meta, len(keys)))
+        self._crcs = np.array(crcs, dtype=np.uint32)
+        self._checked = bytearray(len(crcs))  # 1: was read and agrees with its checksum
         self._first = np.cumsum([0, *map(len, self._parts)])  # row at which each part begins
         self._row = {key: row for row, key in enumerate(self.keys)}
         if len(self._row) != len(self.keys):
@@ -76,18 +82,38 @@ class Store:
         for part, first in zip(self._parts, self._first, strict=False):
             inside = (rows >= first) & (rows < first + len(part))
             records[inside] = part[rows[inside] - first]
+        for row in rows.tolist():
+            self.check(row)
         return {name: np.ascontiguousarray(records[name]) for name in self.meta.fields}
 
     def row(self, key: str) -> int:
         """Position of a record in ``keys``; KeyError when there is none of that key."""
         return self._row[key]
 
+    def check(self, row: int) -> None:
+        """Compare a record with its checksum, once.
+
+        Raises:
+            UserError: they differ.
+        """
+        if self._checked[row]:
+            return
+        part = int(np.searchsorted(self._first, row, side='right')) - 1
+        record = self._parts[part][row - self._first[part]]
+        if record_crc(self.keys[row], record.tobytes()) != self._crcs[row]:
+            raise UserError(
+                f'{self._files[part]}: record {row - self._first[part]} ({self.keys[row]!r}) differs from its '
+                f'checksum. `tools/verify_store.py {self.path}` names all that do; restore the file, or make the '
+                'store anew.'
+            )
+        self._checked[row] = 1
+
     def parts(self) -> list[tuple[int, np.ndarray]]:
-        """The data files, memory-mapped: (position of the first record, structured array)."""
+        """The data files, memory-mapped and not checked: (position of the first record, structured array)."""
         return [(int(first), part) for first, part in zip(self._first, self._parts, strict=False)]
 
     def array(self, field: str) -> np.ndarray:
-        """One field of all records, memory-mapped: (len(self), *shape), in the order of ``keys``.
+        """One field of all records, memory-mapped and not checked: (len(self), *shape), in the order of ``keys``.
 
         Raises:
             UserError: the store has several shards (merge them first) or no such field.

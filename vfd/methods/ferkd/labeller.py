@@ -140,15 +140,18 @@ class RegionLabeller:
         """Boxes (M, 4) and flips (M,) of an image.
 
         Raises:
-            UserError: the reference does not know the image, or knows another size.
+            BadDataError: the reference does not know the image, or knows another size.
+            UserError: its record is damaged.
         """
         if self.reference is None:
             with seeded(self.seed, name):
                 return draw_crops(size, self.crops, self.scale, self.ratio)
+        if name not in self.reference:
+            raise BadDataError(f'{name}: the reference {self.reference.folder} has no crops of it')
         index = self.reference.index_of(name)
         if self.reference.image_size(index) != size:
             height, width = self.reference.image_size(index)
-            raise UserError(
+            raise BadDataError(
                 f'{name}: {size[1]} x {size[0]} pixels, the reference {self.reference.folder} (record {index}) knows '
                 f'{width} x {height}: the image changed'
             )
@@ -250,7 +253,7 @@ class CropChunks(Dataset):
         size = (image.height, image.width)
         try:
             boxes, flips = self.draw(name, size)
-        except UserError as error:
+        except BadDataError as error:
             return CropChunk(name, fault=str(error)), None
         return CropChunk(name, boxes, flips, size=size, file=(len(data), zlib.crc32(data))), image
 
