@@ -21,6 +21,13 @@ class MissingFileError(UserError, FileNotFoundError):
         return str(self.args[0]) if self.args else ''
 
 
+class DiskFullError(UserError, OSError):
+    """A file could not be written for want of space; what was complete before is safe."""
+
+    def __str__(self) -> str:  # OSError would print errno fields
+        return str(self.args[0]) if self.args else ''
+
+
 class MissingPackageError(UserError, ImportError):
     """An optional package is needed and not installed; the text names the command that installs it."""
 

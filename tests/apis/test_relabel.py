@@ -5,6 +5,7 @@ import hashlib
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import functional as TF
 
-from vfd.apis.regions import verify_store
+from vfd.apis.regions import calibrate, verify_store
 from vfd.apis.relabel import images_of, merge_relabelling, relabel, source_images, verify_relabelling
 from vfd.errors import MissingFileError, UserError
 from vfd.registry import MODELS
@@ -278,6 +279,60 @@ def test_full_disk(data, tmp_path, monkeypatch, small_blocks):
     relabel(TINY, str(tmp_path / 'whole'), options(data))
     relabel(TINY, str(tmp_path / 'new'), options(data))
     assert digest(tmp_path / 'new') == digest(tmp_path / 'whole')
+
+
+def full_disk(patch, wanted: str):
+    """No space is left for files that are written at once and named so."""
+
+    def sync(path):
+        if wanted in path.name:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+    patch.setattr('vfd.stores.atomic.sync_file', sync)
+
+
+@pytest.mark.parametrize('file', ['merged.bin', 'merged.jsonl'])
+def test_full_disk_while_merging(data, store, tmp_path, monkeypatch, file):
+    folder = tmp_path / 'new'
+    shutil.copytree(store, folder)
+    with monkeypatch.context() as patch:
+        full_disk(patch, file)
+        with pytest.raises(UserError, match=rf'disk is full: .*{file}.*run the same command again'):
+            merge_relabelling(TINY, str(folder))
+    assert digest(folder).items() >= digest(store).items()  # the shards are there
+    merge_relabelling(TINY, str(folder))
+    assert len(LabelStore(folder)) == 16 and not list(folder.glob('shard-*'))
+
+
+def test_full_disk_for_a_report_or_a_picture(data, store, tmp_path, monkeypatch):
+    rule = dict(thresholds=(0.05, 0.1, 0.99))
+    with monkeypatch.context() as patch:
+        full_disk(patch, 'skipped-')
+        with pytest.raises(UserError, match=r'disk is full: .*skipped-00000-of-00001\.txt'):
+            relabel(TINY, str(tmp_path / 'new'), options(data))
+    relabel(TINY, str(tmp_path / 'new'), options(data))
+    assert digest(tmp_path / 'new') == digest(store)
+    with monkeypatch.context() as patch:
+        full_disk(patch, 'categories.png')
+        with pytest.raises(UserError, match=r'disk is full: .*categories\.png'):
+            calibrate(str(store), str(tmp_path / 'calibrated'), rule)
+    calibrate(str(store), str(tmp_path / 'calibrated'), rule)
+    assert len(LabelStore(tmp_path / 'calibrated')) == 16
+
+
+def test_a_merged_store_goes_on_and_says_that_it_takes_no_more(data, store, tmp_path):
+    shutil.copytree(data / 'train', tmp_path / 'train')
+    shutil.copytree(store, tmp_path / 'new')
+    merge_relabelling(TINY, str(tmp_path / 'new'))
+    merged = digest(tmp_path / 'new')['merged.bin']
+    again = relabel(TINY, str(tmp_path / 'new'), options(tmp_path))
+    assert again.images == 16 and set(again.skipped) == BROKEN
+    before = digest(tmp_path / 'new')
+    assert before['merged.bin'] == merged
+    shutil.copy(data / 'train/c1/0.jpg', tmp_path / 'train/c1/3.png')  # it can be read now
+    with pytest.raises(UserError, match=r"merged and takes no more records, such as that of 'c1/3\.png'"):
+        relabel(TINY, str(tmp_path / 'new'), options(tmp_path))
+    assert digest(tmp_path / 'new') == before
 
 
 def test_names_are_relative_to_the_image_folder(data, tmp_path):

@@ -26,7 +26,7 @@ from vfd.methods.ferkd import (
 from vfd.methods.ferkd.batch_records import replayed_mix
 from vfd.methods.ferkd.core import boxes_to_fractions
 from vfd.methods.ferkd.crops import cut_crop
-from vfd.stores import LabelStore, Store, verify_labels
+from vfd.stores import LabelStore, Store, merge, verify_labels
 
 
 @pytest.fixture(scope='module')
@@ -86,6 +86,28 @@ def test_calibrated_store_becomes_files_with_fewer_rows_and_back(tmp_path, made)
         ours, theirs = baked.read(index, baked.kept(index)), again.read(other, again.kept(other))
         np.testing.assert_array_equal(ours.labels, theirs.labels)
         np.testing.assert_array_equal(ours.boxes, theirs.boxes)
+
+
+def test_files_of_another_store_are_not_kept(tmp_path, made):
+    """An interrupted conversion of the same store goes on; of another one it is refused, were it of the same images."""
+    for name, low in (('one', 0.3), ('other', 0.4)):
+        calibrate_store(made / 'store', tmp_path / name, dict(thresholds=(low, 0.5, 0.7)))
+    store_to_official(tmp_path / 'one', tmp_path / 'files')
+    gone = tmp_path / 'files/class1/1.tar'
+    content = gone.read_bytes()
+    gone.unlink()
+    store_to_official(tmp_path / 'one', tmp_path / 'files')
+    assert gone.read_bytes() == content
+    with pytest.raises(
+        UserError, match=r'begun with other inputs:\n  store.calibration.low: was 0.3, is 0.4'
+    ):
+        store_to_official(tmp_path / 'other', tmp_path / 'files')
+    (tmp_path / 'files/made-of.json').unlink()
+    with pytest.raises(UserError, match=r'choose another folder'):
+        store_to_official(tmp_path / 'one', tmp_path / 'files')
+    merge(tmp_path / 'one')  # the same records
+    store_to_official(tmp_path / 'one', tmp_path / 'again')
+    assert (tmp_path / 'again/class1/1.tar').read_bytes() == content
 
 
 def test_lists_and_arrays_of_older_files_are_read(tmp_path, made):
@@ -200,7 +222,12 @@ def test_batch_records_round_trip(tmp_path):
         (tmp_path / 'files' / name).parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, tmp_path / 'files' / name)
     assert batches_to_store(tmp_path / 'files', tmp_path / 'store') == 3
-    assert store_to_batches(tmp_path / 'store', tmp_path / 'again') == 3
+    for _ in range(2):
+        assert store_to_batches(tmp_path / 'store', tmp_path / 'again') == 3
+    (tmp_path / 'files/x.tar').rename(tmp_path / 'files/y.tar')
+    batches_to_store(tmp_path / 'files', tmp_path / 'store2')
+    with pytest.raises(UserError, match=r'(?s)begun with other inputs.*records: was'):
+        store_to_batches(tmp_path / 'store2', tmp_path / 'again')
     for name, content in contents.items():
         for one, other in zip(load(tmp_path / 'again' / name), content, strict=True):
             assert torch.equal(one, other) if isinstance(other, torch.Tensor) else one == other

@@ -8,10 +8,27 @@ mixture, whatever happens in between (full disk, kill -9, power cut).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+
+from vfd.errors import DiskFullError
+
+
+@contextlib.contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Turn the system's "no space left" while ``path`` is written into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFullError(
+            f'the disk is full: {path} could not be written ({error.strerror}). What was written before is safe: '
+            'free some space and run the same command again.'
+        ) from error
 
 
 @contextlib.contextmanager
@@ -28,18 +45,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         A path that does not exist yet; the caller writes the file there.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written; ``path`` is then untouched.
+        DiskFullError: the disk is full; ``path`` is then untouched.
+        OSError: the folder cannot be written; as well.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.tmp{path.suffix}')
-    try:
-        yield temporary
-        sync_file(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with full_disk_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            sync_file(temporary)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     sync_folder(path.parent)
 
 

@@ -23,9 +23,7 @@ The key of a record is the image's file name relative to its data set. 500 crops
 from __future__ import annotations
 
 import contextlib
-import errno
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -175,8 +173,7 @@ class LabelStoreWriter:
         }
         assert not about.keys() & origin.keys()
         rows = max(1, BLOCK_CROPS // form.crops)
-        with full_disk_named(self.folder):
-            self._writer = StoreWriter(folder, form.fields(), about | origin, rank, world_size, rows)
+        self._writer = StoreWriter(folder, form.fields(), about | origin, rank, world_size, rows)
 
     @property
     def done(self) -> set[str]:
@@ -193,11 +190,10 @@ class LabelStoreWriter:
 
         Raises:
             BadDataError: a side of the image does not fit the boxes.
-            UserError: the disk is full.
+            UserError: the disk is full, or the store is merged.
         """
         record = {name: values[None] for name, values in self.form.pack(image).items()}
-        with full_disk_named(self.folder):
-            self._writer.append([image.name], **record)
+        self._writer.append([image.name], **record)
 
     def __enter__(self) -> LabelStoreWriter:
         return self
@@ -205,8 +201,7 @@ class LabelStoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with full_disk_named(self.folder):
-            self._writer.close(finished=kind is None)
+        self._writer.close(finished=kind is None)
 
 
 def written_files(folder: str | Path) -> dict[str, tuple[int, int]]:
@@ -297,6 +292,11 @@ class LabelStore:
         """Where the labels come from, as the writer was told."""
         own = ('kind', 'label_type', 'label_shape', 'classes')
         return {name: value for name, value in self._store.fingerprint.items() if name not in own}
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Plain values that identify the labels for a step that reads them."""
+        return self._store.inputs
 
     def __len__(self) -> int:
         return len(self.names)
@@ -407,17 +407,3 @@ class LabelStore:
         labels[:, 0] = ids
         labels[:, 1] = self._field('values', index)[which]
         return labels
-
-
-@contextlib.contextmanager
-def full_disk_named(folder: Path) -> Iterator[None]:
-    """Turn the system's "no space left" into an error that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(
-            f'the disk is full: {folder} could not be written ({error.strerror}). What was written before is safe: '
-            'free some space and run the same command again.'
-        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,14 @@ class Store:
     def fingerprint(self) -> dict[str, Any]:
         """What the records were computed from, as the writer was told."""
         return self.meta.fingerprint
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Plain values that identify the records for a step that reads them; shards and their order do not count."""
+        digest = hashlib.sha256()
+        for key, row in sorted(self._row.items()):
+            digest.update(f'{key}\n{self._crcs[row]}\n'.encode(errors='surrogateescape'))
+        return {'store': self.fingerprint, 'records': digest.hexdigest()}
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vfd.errors import UserError
-from vfd.stores.atomic import atomic_write, sync_folder
+from vfd.stores.atomic import atomic_write, full_disk_named, sync_folder
+from vfd.stores.fingerprint import refuse_changes
 from vfd.stores.layout import (
     BLOCK_ROWS,
     Block,
@@ -81,7 +82,7 @@ class StoreWriter:
         on_disk = StoreMeta.read(self.path)
         if self._merged:  # the number of shards no longer matters
             on_disk = replace(on_disk, world_size=world_size)
-        _refuse_changes(self.path, on_disk, self.meta)
+        refuse_changes(self.path, _inputs(on_disk), _inputs(self.meta))
 
         self.done: set[str] = set()
         self._pending_keys: list[str] = []
@@ -104,6 +105,7 @@ class StoreWriter:
             arrays: every field of the store, each (N, *shape); cast to the field's dtype.
 
         Raises:
+            UserError: the disk is full, or the store is merged.
             ValueError: a field is missing, unknown or of another shape, or a key was written before.
         """
         if set(arrays) != set(self.meta.fields):
@@ -114,7 +116,10 @@ class StoreWriter:
                 f'{self.path}: records were written before or given twice: {sorted(known or keys)[:3]}'
             )
         if self._merged:
-            raise ValueError(f'{self.path} is merged and takes no more records')
+            raise UserError(
+                f'{self.path} is merged and takes no more records, such as that of {keys[0]!r}. It stays as it is, '
+                'without them; to have them too, write all into another folder.'
+            )
         records = np.zeros(len(keys), self.meta.dtype)
         for name, (_, shape) in self.meta.fields.items():
             values = np.asarray(arrays[name])
@@ -124,20 +129,22 @@ class StoreWriter:
         self._pending_keys.extend(keys)
         self._pending.append(records)
         self.done.update(keys)
-        while len(self._pending_keys) >= self.meta.block_rows:
-            self._write_block(self.meta.block_rows)
+        with full_disk_named(self.path):
+            while len(self._pending_keys) >= self.meta.block_rows:
+                self._write_block(self.meta.block_rows)
 
     def close(self, finished: bool = True) -> None:
         """Write what is pending; mark the shard as finished if ``finished``. May be called twice."""
         if self._merged or self._data.closed:
             return
-        if self._pending_keys:
-            self._write_block(len(self._pending_keys))
-        if finished:
-            self._index.write(end_line(self._records))
-            _sync(self._index)
-        self._data.close()
-        self._index.close()
+        with full_disk_named(self.path):
+            if self._pending_keys:
+                self._write_block(len(self._pending_keys))
+            if finished:
+                self._index.write(end_line(self._records))
+                _sync(self._index)
+            self._data.close()
+            self._index.close()
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -224,28 +231,11 @@ def _parse(line: bytes) -> Block | int | None:
         return None
 
 
-def _refuse_changes(folder: Path, old: StoreMeta, new: StoreMeta) -> None:
-    """Raise UserError naming every setting in which a store on disk differs from what is to be written."""
-    before = {'fields': old.fields, 'shards': old.world_size, 'block_rows': old.block_rows, **old.fingerprint}
-    after = {'fields': new.fields, 'shards': new.world_size, 'block_rows': new.block_rows, **new.fingerprint}
-    changed = [f'  {line}' for line in _differences(before, after)]
-    if changed:
-        raise UserError(
-            f'{folder} was begun with other inputs:\n' + '\n'.join(changed) + '\n'
-            'Records of two kinds are not mixed: choose another folder, or delete this one to begin anew.'
-        )
-
-
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any], path: str = '') -> Iterator[str]:
-    """Every value that is another one, in nested settings by its own name."""
-    for name in dict.fromkeys([*before, *after]):
-        old, new = before.get(name), after.get(name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _differences(old, new, f'{path}{name}.')
-        elif old != new:
-            yield f'{path}{name}: was {_short(old)}, is {_short(new)}'
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else text[:197] + '...'
+def _inputs(meta: StoreMeta) -> dict[str, Any]:
+    """All in which a store on disk may differ from what is to be written."""
+    return {
+        'fields': meta.fields,
+        'shards': meta.world_size,
+        'block_rows': meta.block_rows,
+        **meta.fingerprint,
+    }

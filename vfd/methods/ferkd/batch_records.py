@@ -16,10 +16,11 @@ import torch
 from vfd.checkpoints.readers import read_torch
 from vfd.errors import MissingFileError, UserError
 from vfd.registry import FUNCTIONS
-from vfd.stores import Plan, Progress, Store, StoreWriter, atomic_path, fingerprint_files
-from vfd.stores.label_store import full_disk_named
+from vfd.stores import Plan, Progress, Store, StoreWriter, fingerprint_files
+from vfd.stores.fingerprint import claim_folder
 
 from .mixing import Mix
+from .official import write_torch
 
 KIND = 'batches'
 
@@ -58,7 +59,7 @@ def batches_to_store(files: str | Path, out: str | Path) -> int:
         'logits': ('float32', (rows, classes)),
     }
     origin = {'kind': KIND, 'converted': fingerprint_files(names, files)}
-    with full_disk_named(Path(out)), StoreWriter(out, fields, origin, block_rows=8) as writer:
+    with StoreWriter(out, fields, origin, block_rows=8) as writer:
         print(Plan('converting', len(paths), len(writer.done), writer.meta.dtype.itemsize))
         with Progress('converting', len(paths)) as progress:
             for name, path in zip(names, paths, strict=True):
@@ -78,19 +79,19 @@ def batches_to_store(files: str | Path, out: str | Path) -> int:
 
 @FUNCTIONS.register_module()
 def store_to_batches(folder: str | Path, out: str | Path) -> int:
-    """Write the files that a store of batch records was made of; files that exist are not written again.
+    """Write the files that a store of batch records was made of; those that exist are not written again.
 
     Raises:
-        UserError: the store holds something else, or the disk is full.
+        UserError: the store holds something else, ``out`` has files of another store, or the disk is full.
     """
     store = Store(folder)
     if store.fingerprint.get('kind') != KIND:
         raise UserError(f'{folder} is a store of {list(store.fields)} and not of batch records')
+    claim_folder(Path(out), store.inputs, '.tar')
     for name in store.keys:
         path = Path(out, name)
         if not path.exists():
-            with full_disk_named(Path(out)), atomic_path(path) as temporary:
-                torch.save(batch_content(store[name]), temporary)
+            write_torch(path, batch_content(store[name]))
     return len(store)
 
 

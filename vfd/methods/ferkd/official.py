@@ -6,6 +6,7 @@ form. It lies where its image lies below the image folder: ``n01440764/1.JPEG`` 
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -26,11 +27,11 @@ from vfd.stores import (
     Plan,
     Progress,
     StoredCrops,
-    atomic_path,
+    atomic_write,
     fingerprint_files,
 )
+from vfd.stores.fingerprint import claim_folder
 from vfd.stores.label_checks import boxes_outside, label_faults
-from vfd.stores.label_store import full_disk_named
 
 from .core import DISCARD, SOFT, boxes_to_fractions, fractions_to_boxes, label_shape
 from .crops import is_wide, read_rgb
@@ -105,7 +106,7 @@ def official_to_store(
 def store_to_official(folder: str | Path, out: str | Path) -> int:
     """Write a label store in the released layout; of a calibrated store the kept crops.
 
-    Files that exist are not written again, so that an interrupted conversion goes on.
+    Files that exist are not written again, so that an interrupted conversion of the same store goes on.
 
     Args:
         folder: of the store.
@@ -115,11 +116,12 @@ def store_to_official(folder: str | Path, out: str | Path) -> int:
         Number of images.
 
     Raises:
-        UserError: two images share a file, or the disk is full.
+        UserError: two images share a file, ``out`` has files of another store, or the disk is full.
     """
     store = LabelStore(folder)
     paths = [Path(out, name).with_suffix('.tar') for name in store.names]
     _refuse_shared(store.names, paths)
+    claim_folder(Path(out), store.inputs, '.tar')
     with Progress('converting', len(store)) as progress:
         for index, path in enumerate(paths):
             if not path.exists():
@@ -127,10 +129,16 @@ def store_to_official(folder: str | Path, out: str | Path) -> int:
                 crops = store.read(index, kept)
                 coords = boxes_to_fractions(crops.boxes, store.image_size(index))
                 content = [torch.from_numpy(part) for part in (coords, crops.flip, crops.labels)]
-                with full_disk_named(Path(out)), atomic_path(path) as temporary:
-                    torch.save(content, temporary)
+                write_torch(path, content)
             progress.advance(1)
     return len(store)
+
+
+def write_torch(path: Path, content: list) -> None:
+    """Write a file of ``torch.save``, completely or not at all: the same bytes wherever it lies."""
+    buffer = io.BytesIO()  # torch's own writer has an error of its own for a full disk
+    torch.save(content, buffer)
+    atomic_write(path, buffer.getvalue())
 
 
 def read_official(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
