@@ -155,7 +155,7 @@ def test_killed_at_random_moments_it_goes_on(data, tmp_path, small_blocks):
     assert digest(tmp_path / 'cut') == digest(tmp_path / 'whole')
 
 
-def test_a_changed_image_is_refused_and_a_deleted_one_counted(data, tmp_path):
+def test_a_changed_image_is_refused_and_a_deleted_one_counted(data, tmp_path, capsys):
     for file in (data / 'train').rglob('*.*'):
         copy = tmp_path / file.relative_to(data)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,13 @@ def test_a_changed_image_is_refused_and_a_deleted_one_counted(data, tmp_path):
     assert verify_relabelling(TINY, folder, options(tmp_path)) == []
     (tmp_path / 'train/c0/2.png').unlink()
     again = relabel(TINY, folder, options(tmp_path))
-    assert again.images == 16 and len(again.skipped) == 2
+    assert again.images == 16 and len(again.skipped) == 2 and again.gone == ['c0/2.png']
+    assert '2 could not be read, 1 are no longer in the data set' in capsys.readouterr().out
+    names = [name for name in LabelStore(folder).names if name != 'c0/0.png']
+    (tmp_path / 'list.txt').write_text('\n'.join(['c0/0.png 0', *(f'{n} {n[1]}' for n in names)]))
+    listed = {'type': 'vfd.ImageListDataset', 'ann_file': 'list.txt', 'data_prefix': 'train'}
+    listed |= {'data_root': str(tmp_path), '_delete_': True}  # a list still names it
+    assert relabel(TINY, folder, options(tmp_path, train_dataloader__dataset=listed)).gone == ['c0/2.png']
     changed = tmp_path / 'train/c0/4.png'
     changed.write_bytes(changed.read_bytes() + b' ')
     (fault,) = verify_relabelling(TINY, folder, options(tmp_path))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ class Relabelled:
         folder: of the store.
         images: images in this rank's shard.
         skipped: name -> reason, for images that could not be labelled.
-        gone: images in the store whose files are no longer there.
+        gone: images in this rank's part of the store that the data set no longer has.
     """
 
     folder: Path
@@ -102,7 +102,10 @@ def relabel(
     folder = store_folder(cfg, config, work_dir)
     mine = [image for image in images if owner(image.name, world_size) == rank]
     form = labeller.form([image.path for image in images])
-    gone = _refuse_changes(folder, mine)
+    written = written_files(folder)
+    _refuse_changes(written, mine)
+    there = {image.name for image in mine if image.path.exists()}  # a folder no longer lists what was deleted
+    gone = [name for name in written if owner(name, world_size) == rank and name not in there]
     with LabelStoreWriter(folder, form, labeller.origin(), rank, world_size) as writer:
         todo = [image for image in mine if image.name not in writer.done]
         workers = cfg.train_dataloader.get('num_workers', 0)
@@ -113,7 +116,7 @@ def relabel(
     _report(folder, rank, world_size, skipped)
     print(
         f'{folder}: {len(writer.done)} images of rank {rank} are labelled; {len(skipped)} could not be read'
-        + (f', {len(gone)} are no longer there' if gone else '')
+        + (f', {len(gone)} are no longer in the data set' if gone else '')
     )
     return Relabelled(folder, len(writer.done), skipped, gone)
 
@@ -275,24 +278,16 @@ def _check_classes(images: Sequence[SourceImage], classes: int) -> None:
             )
 
 
-def _refuse_changes(folder: Path, images: Sequence[SourceImage]) -> list[str]:
-    """Names of labelled images that are gone; UserError when one has another size than when it was labelled."""
-    written = written_files(folder)
-    gone = []
+def _refuse_changes(written: Mapping[str, tuple[int, int]], images: Sequence[SourceImage]) -> None:
+    """UserError when an image that was labelled is there with another size."""
     for number, image in enumerate(images):
-        if image.name not in written:
-            continue
-        try:
+        if image.name in written and image.path.exists():
             size = image.path.stat().st_size
-        except FileNotFoundError:
-            gone.append(image.name)
-            continue
-        if size != written[image.name][0]:
-            raise UserError(
-                f'{image.path} (image {number}) changed after it was labelled: {size} bytes, {folder} knows '
-                f'{written[image.name][0]}. Restore the file, or choose another folder to label anew.'
-            )
-    return gone
+            if size != written[image.name][0]:
+                raise UserError(
+                    f'{image.path} (image {number}) changed after it was labelled: {size} bytes, the store knows '
+                    f'{written[image.name][0]}. Restore the file, or choose another folder to label anew.'
+                )
 
 
 def _report(folder: Path, rank: int, world_size: int, skipped: dict[str, str]) -> None:
