@@ -5,8 +5,10 @@ import hashlib
 import multiprocessing
 import os
 import random
+import runpy
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -127,31 +129,38 @@ def test_ranks_share_the_images(data, store, tmp_path, monkeypatch):
         np.testing.assert_array_equal(ours.read(index).labels, other.read(other.index_of(name)).labels)
 
 
-def work(data: Path, folder: Path) -> None:
-    os.setpgrp()
-    relabel(TINY, str(folder), options(data))
+def tool(config: Path, folder: Path) -> None:
+    """``tools/relabel.py``, as the process that it is: all of its imports are done."""
+    sys.argv = ['relabel.py', str(config), '--work-dir', str(folder), '--device', 'cpu']
+    runpy.run_path(str(TINY.parents[2] / 'tools/relabel.py'), run_name='__main__')
 
 
-def test_killed_at_random_moments_it_goes_on(data, tmp_path, small_blocks):
-    """kill -9, again and again; the files are those of an uninterrupted run, byte for byte."""
-    relabel(TINY, str(tmp_path / 'whole'), options(data))
-    context = multiprocessing.get_context('fork')
+def test_killed_all_over_the_run_it_goes_on(data, tmp_path, small_blocks):
+    """kill -9 before the first record and after each quarter; the files are those of an uninterrupted run."""
+    config = tmp_path / 'relabel.py'
+    lines = [f'_base_ = {str(TINY)!r}', 'model = dict(crops=24, chunk=1, teacher=dict(input_size=32))']
+    config.write_text('\n'.join([*lines, f"train_dataloader = dict(dataset=dict(data_root='{data}'))"]))
+    relabel(config, str(tmp_path / 'whole'), device='cpu')
     shard = tmp_path / 'cut/shard-00000-of-00001.bin'
+    total = (tmp_path / 'whole' / shard.name).stat().st_size
     rng = random.Random(0)
-    kills = 0
-    for _ in range(4):
-        before = shard.stat().st_size if shard.exists() else 0
-        process = context.Process(target=work, args=(data, tmp_path / 'cut'))
+
+    def written() -> int:
+        return shard.stat().st_size if shard.exists() else -1
+
+    kills = []
+    for quarter in range(4):
+        process = multiprocessing.get_context('fork').Process(target=tool, args=(config, tmp_path / 'cut'))
         process.start()
-        while process.is_alive() and (not shard.exists() or shard.stat().st_size <= before):
-            time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.05))
-        if process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
+        while process.is_alive() and written() * 4 < total * quarter:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.01))
+        os.kill(process.pid, signal.SIGKILL)
         process.join()
-    assert kills
-    relabel(TINY, str(tmp_path / 'cut'), options(data))
+        assert process.exitcode == -signal.SIGKILL
+        kills.append(written())
+    assert kills == sorted(kills) and len(set(kills)) == 4 and kills[0] < total / 4 and kills[3] < total
+    relabel(config, str(tmp_path / 'cut'), device='cpu')
     assert digest(tmp_path / 'cut') == digest(tmp_path / 'whole')
 
 
