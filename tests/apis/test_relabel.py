@@ -138,7 +138,7 @@ def tool(config: Path, folder: Path) -> None:
 def test_killed_all_over_the_run_it_goes_on(data, tmp_path, small_blocks):
     """kill -9 before the first record and after each quarter; the files are those of an uninterrupted run."""
     config = tmp_path / 'relabel.py'
-    lines = [f'_base_ = {str(TINY)!r}', 'model = dict(crops=24, chunk=1, teacher=dict(input_size=32))']
+    lines = [f'_base_ = {str(TINY)!r}', 'model = dict(crops=12, chunk=1, teacher=dict(input_size=32))']
     config.write_text('\n'.join([*lines, f"train_dataloader = dict(dataset=dict(data_root='{data}'))"]))
     relabel(config, str(tmp_path / 'whole'), device='cpu')
     shard = tmp_path / 'cut/shard-00000-of-00001.bin'

@@ -19,8 +19,8 @@ from vfd.methods.ferkd.core import (
     DISCARD,
     RegionCalibration,
     boxes_to_fractions,
-    calibrate,
     calibrated_labels,
+    categories_of,
     compress,
     confidences_of,
     fractions_to_boxes,
@@ -80,7 +80,8 @@ def check_region_calibration(case) -> None:
             close(
                 confidences_of(raw, 'ori', classes, confidence, truth), case[f'conf_{confidence}'][i], 1e-12
             )
-            category, labels = calibrate(raw, 'ori', classes, truth, rule)
+            category = categories_of(raw, 'ori', classes, truth, rule)
+            labels = calibrated_labels(raw, 'ori', classes, truth, category, rule.epsilon)
             equal(category, case[f'category_{confidence}'][i])
             kept = category != DISCARD
             equal(kept, case[f'keep_{confidence}'][i])
@@ -96,7 +97,7 @@ def check_region_calibration(case) -> None:
             dense = recover(torch.from_numpy(baked), kind, classes).numpy() * kept[:, None]
             np.testing.assert_allclose(dense, case[f'calibrated_k5_{confidence}'][i], rtol=0, atol=1e-7)
             if confidence == 'max':  # what a k5 store knows is enough
-                equal(calibrate(stored, kind, classes, truth, rule)[0], category)
+                equal(categories_of(stored, kind, classes, truth, rule), category)
 
 
 class TinySource:

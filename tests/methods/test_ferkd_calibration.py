@@ -1,6 +1,7 @@
 """Region calibration of whole stores, and its pictures."""
 
 import io
+import multiprocessing
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ferkd_store import CLASSES, make_images, make_store
 
 from vfd.apis import regions
 from vfd.errors import MissingFileError, UserError
-from vfd.methods.ferkd import build_calibration, calibrate_store, calibrated
+from vfd.methods.ferkd import LiveCalibration, build_calibration, calibrate_store, calibration
 from vfd.methods.ferkd.core import DISCARD
 from vfd.stores import LabelledImage, LabelStore, LabelStoreWriter, verify_labels
 
@@ -38,11 +39,13 @@ def test_baked_equals_calibrated_while_reading(tmp_path, made, values, label_typ
     summary = calibrate_store(tmp_path / 'raw', tmp_path / 'new', {**RULE, 'confidence': confidence})
     baked = LabelStore(tmp_path / 'new')
     assert baked.calibrated and baked.label_type == label_type.replace('renorm', 'smoothing')
-    for index, name in enumerate(names):
-        category, labels = calibrated(raw, index, build_calibration(raw, **RULE, confidence=confidence))
+    live = LiveCalibration(raw, build_calibration(raw, **RULE, confidence=confidence))
+    for index, name in [*enumerate(names)] * 2:
         image = baked.image(baked.index_of(name))
-        np.testing.assert_array_equal(image.category, category)
-        np.testing.assert_array_equal(image.crops.labels, labels)
+        np.testing.assert_array_equal(image.category, live.categories(index))
+        np.testing.assert_array_equal(image.crops.labels, live.read(index).labels)
+        rows = live.kept(index)[::-2]
+        np.testing.assert_array_equal(live.read(index, rows).labels, baked.read(index, rows).labels)
         np.testing.assert_array_equal(image.crops.boxes, raw.read(index).boxes)
         assert len(baked.kept(index)) >= 4
     assert summary.histogram.sum() == 12 * len(names) and summary.kept == [
@@ -51,6 +54,24 @@ def test_baked_equals_calibrated_while_reading(tmp_path, made, values, label_typ
     assert verify_labels(tmp_path / 'new') == []
     with pytest.raises(UserError, match='calibrated already'):
         calibrate_store(tmp_path / 'new', tmp_path / 'newer', RULE)
+
+
+def test_categories_are_worked_out_once_for_all_workers(made, monkeypatch):
+    store = LabelStore(made[1])
+    live = LiveCalibration(store, build_calibration(store, **RULE))
+    wanted = [live.categories(index).tolist() for index in (0, 3)]
+    fresh = LiveCalibration(store, live.rule)
+    process = multiprocessing.get_context('fork').Process(target=lambda: [fresh.kept(0), fresh.kept(3)])
+    process.start()
+    process.join()
+    monkeypatch.setattr(calibration, 'categories_of', None)
+    assert [fresh.categories(index).tolist() for index in (0, 3)] == wanted
+    reads = []
+    monkeypatch.setattr(
+        store, 'read', lambda index, rows=None: reads.append(rows) or LabelStore.read(store, index, rows)
+    )
+    fresh.read(3, fresh.kept(3)[:2])
+    assert [len(rows) for rows in reads] == [2]
 
 
 def test_quantiles_split_the_crops_of_the_whole_store(made):

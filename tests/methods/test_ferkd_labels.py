@@ -10,8 +10,9 @@ from vfd.methods.ferkd.core import (
     SOFT,
     RegionCalibration,
     boxes_to_fractions,
-    calibrate,
+    calibrated_labels,
     calibrated_type,
+    categories_of,
     compress,
     confidences_of,
     fractions_to_boxes,
@@ -150,7 +151,8 @@ def test_calibrated_labels_are_softened_or_the_old_ones(label_type, confidence):
     probs, truth = probabilities(seed=3), 4
     stored = compress(probs, label_type).numpy()
     rule = RegionCalibration(0.3, 0.6, 0.95, confidence=confidence)
-    category, labels = calibrate(stored, label_type, 9, truth, rule)
+    category = categories_of(stored, label_type, 9, truth, rule)
+    labels = calibrated_labels(stored, label_type, 9, truth, category, rule.epsilon)
     assert {DISCARD, SOFT} <= set(category.tolist())
     before = recover(torch.from_numpy(stored), label_type, 9)
     wanted = before.max(dim=1).values if confidence == 'max' else before[:, truth]
@@ -183,4 +185,4 @@ def test_settings_that_make_no_sense(settings, message):
 
 def test_hard_labels_have_no_confidence():
     with pytest.raises(ValueError, match='no probability'):
-        calibrate(np.array([1, 2]), 'hard', 9, 1, RULE)
+        categories_of(np.array([1, 2]), 'hard', 9, 1, RULE)

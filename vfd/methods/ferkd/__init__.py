@@ -1,7 +1,7 @@
 """FerKD: region labels that a teacher gave once, stored, calibrated, and mixed within an image."""
 
 from vfd.methods.ferkd.batch_records import batches_to_store, store_to_batches
-from vfd.methods.ferkd.calibration import build_calibration, calibrate_store, calibrated
+from vfd.methods.ferkd.calibration import LiveCalibration, build_calibration, calibrate_store
 from vfd.methods.ferkd.core import RegionCalibration
 from vfd.methods.ferkd.gallery import calibration_histogram, calibration_sheet, regions_picture
 from vfd.methods.ferkd.labeller import RegionLabeller
@@ -12,6 +12,7 @@ from vfd.methods.ferkd.stored_crops import StoredCropDataset, crop_major_collate
 
 __all__ = [
     'FerKD',
+    'LiveCalibration',
     'Mix',
     'MixupCutmix',
     'RegionCalibration',
@@ -21,7 +22,6 @@ __all__ = [
     'batches_to_store',
     'build_calibration',
     'calibrate_store',
-    'calibrated',
     'calibration_histogram',
     'calibration_sheet',
     'crop_major_collate',

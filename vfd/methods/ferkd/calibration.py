@@ -8,23 +8,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from vfd.errors import UserError
 from vfd.registry import FUNCTIONS
-from vfd.stores import LabelledImage, LabelStore, LabelStoreWriter, Plan, Progress
+from vfd.stores import LabelledImage, LabelStore, LabelStoreWriter, Plan, Progress, StoredCrops
 
 from .core import (
     CATEGORIES,
     DISCARD,
     RegionCalibration,
-    calibrate,
+    calibrated_labels,
     calibrated_type,
+    categories_of,
     check_has_confidence,
     confidences_of,
     label_shape,
 )
 
 BINS = 50  # of the histogram of confidences
+UNKNOWN = 255  # beside the categories 0 to 2
 EXAMPLES = 512  # images, spread over the store, whose crops may be shown
 
 
@@ -70,29 +73,52 @@ class CalibrationSummary:
         )
 
 
-def calibrated(
-    store: LabelStore, index: int, calibration: RegionCalibration
-) -> tuple[np.ndarray, np.ndarray]:
-    """Calibrate one image of a raw store.
+class LiveCalibration:
+    """A raw store, calibrated while it is read: what a store that :func:`calibrate_store` wrote would give.
+
+    Categories are worked out when an image is first visited, which reads all of its labels, and kept: a byte a crop, in
+    memory that the loader's worker processes share. Later visits touch the rows that they read.
 
     Args:
         store: not calibrated.
-        index: number of the image.
-        calibration: the rule.
-
-    Returns:
-        categories (M,) uint8 and labels (M, *label_shape) float32 of the type ``calibrated_type(store.label_type)``,
-        exactly as :func:`calibrate_store` writes them.
-
-    Raises:
-        UserError: the image's class is not known, or the labels are ``hard``.
+        rule: of :func:`build_calibration`.
     """
-    stored, truth = _raw(store, index)
-    category, labels = calibrate(stored, store.label_type, store.classes, truth, calibration)
-    assert store.value_dtype is not None
-    pair = labels if store.label_type == 'ori' else labels[:, 1]
-    pair[...] = pair.astype(store.value_dtype)  # what a store of that type gives back
-    return category, labels
+
+    def __init__(self, store: LabelStore, rule: RegionCalibration) -> None:
+        self.store, self.rule = store, rule
+        shape = (len(store), store.crops)
+        self._categories = torch.full(shape, UNKNOWN, dtype=torch.uint8).share_memory_()
+
+    def categories(self, index: int) -> np.ndarray:
+        """Category of every crop of image ``index``: (M,) uint8.
+
+        Raises:
+            UserError: the image's class is not known.
+        """
+        category = self._categories.numpy()[index]
+        if category.max() == UNKNOWN:  # of any row: another process may be writing them
+            store = self.store
+            stored, truth = _raw(store, index)
+            category[:] = categories_of(stored, store.label_type, store.classes, truth, self.rule)
+        return category
+
+    def kept(self, index: int) -> np.ndarray:
+        """Rows of an image that calibration keeps, int64, rising."""
+        return np.flatnonzero(self.categories(index))
+
+    def read(self, index: int, rows: np.ndarray | None = None) -> StoredCrops:
+        """Crops of an image with labels of the type ``calibrated_type(store.label_type)``; see ``LabelStore.read``."""
+        store = self.store
+        crops = store.read(index, rows)
+        category = self.categories(index)[slice(None) if rows is None else rows]
+        truth = store.ground_truth(index)
+        labels = calibrated_labels(
+            crops.labels, store.label_type, store.classes, truth, category, self.rule.epsilon
+        )
+        assert store.value_dtype is not None
+        pair = labels if store.label_type == 'ori' else labels[:, 1]
+        pair[...] = pair.astype(store.value_dtype)  # what a store of that type gives back
+        return replace(crops, labels=labels)
 
 
 def build_calibration(
@@ -167,6 +193,7 @@ def calibrate_store(
             f'the calibrated store cannot take the place of the raw one: choose another folder than {out}'
         )
     rule = build_calibration(store, **settings)
+    live = LiveCalibration(store, rule)
     label_type = calibrated_type(store.label_type)
     shape = label_shape(label_type, store.classes)
     form = replace(store.form, label_type=label_type, shape=shape, calibrated=True)
@@ -177,15 +204,14 @@ def calibrate_store(
         note(str(Plan('calibrating', len(store), len(writer.done), writer.record_bytes)))
         for index, name in enumerate(store.names):
             image = store.image(index)
-            category, labels = calibrated(store, index, rule)
+            category = live.categories(index)
             if not category.any():
                 raise UserError(
                     f'{out}: no crop of {name} (record {index}) is left after calibration; set min_keep to the number '
                     'of crops that training takes of an image'
                 )
             if name not in writer.done:
-                crops = replace(image.crops, labels=labels)
-                writer.append(replace(image, crops=crops, category=category))
+                writer.append(replace(image, crops=live.read(index), category=category))
             _count(summary, store, index, image, category, index in shown)
             progress.advance(1)
     return summary

@@ -285,29 +285,12 @@ def calibrated_type(label_type: str) -> str:
     return label_type.replace('marginal_renorm', 'marginal_smoothing')
 
 
-def calibrate(
+def categories_of(
     stored: np.ndarray, label_type: str, classes: int, ground_truth: int, calibration: RegionCalibration
-) -> tuple[np.ndarray, np.ndarray]:
-    """Region calibration of all crops of one image.
-
-    Args:
-        stored: (M, *label_shape) floating.
-        label_type: any but ``hard``.
-        classes: C, at least 2.
-        ground_truth: class of the image.
-        calibration: the rule.
-
-    Returns:
-        categories (M,) uint8, and labels (M, *label_shape) of the type ``calibrated_type(label_type)``. Rows that are
-        discarded keep their label.
-
-    Raises:
-        ValueError: the label type is ``hard``.
-    """
-    confidences = confidences_of(stored, label_type, classes, calibration.confidence, ground_truth)
-    category = calibration.categories(confidences)
-    return category, calibrated_labels(
-        stored, label_type, classes, ground_truth, category, calibration.epsilon
+) -> np.ndarray:
+    """Categories of all crops of one image: (M,) uint8; see :func:`confidences_of` for the arguments."""
+    return calibration.categories(
+        confidences_of(stored, label_type, classes, calibration.confidence, ground_truth)
     )
 
 
@@ -319,7 +302,19 @@ def calibrated_labels(
     category: np.ndarray,
     epsilon: float,
 ) -> np.ndarray:
-    """Labels that go with the categories; see :func:`calibrate`."""
+    """Labels of crops of one image that go with their categories.
+
+    Args:
+        stored: (R, *label_shape) floating.
+        label_type: any but ``hard``.
+        classes: C, at least 2.
+        ground_truth: class of the image.
+        category: (R,). Rows that are discarded keep their label.
+        epsilon: of the softened ground truth.
+
+    Returns:
+        (R, *label_shape) of the type ``calibrated_type(label_type)``.
+    """
     labels = stored.copy()
     if label_type.startswith('marginal_renorm'):
         labels[:, 1] /= np.maximum(labels[:, 1].sum(axis=1, keepdims=True), 1e-12)

@@ -32,8 +32,8 @@ from vfd.errors import BadDataError, MissingFileError, UserError
 from vfd.registry import DATASETS, FUNCTIONS
 from vfd.stores import LabelStore
 
-from .calibration import build_calibration, calibrated
-from .core import DISCARD, calibrated_type
+from .calibration import LiveCalibration, build_calibration
+from .core import calibrated_type
 from .crops import cut_crop, read_rgb
 
 _LOOKED_FOR = 50  # images, spread over the store, of which one has to be there
@@ -88,12 +88,12 @@ class StoredCropDataset(Dataset):
             raise UserError(
                 f'{store} has labels of {self.store.classes} classes, metainfo names {len(names)}'
             )
-        self.rule = None
+        self.crops: LabelStore | LiveCalibration = self.store
         self.label_type = self.store.label_type
         if calibration is not None:
             settings = {'min_keep': num_crops, **calibration}
             try:
-                self.rule = build_calibration(self.store, **settings)
+                self.crops = LiveCalibration(self.store, build_calibration(self.store, **settings))
             except TypeError as error:
                 raise UserError(f'StoredCropDataset: calibration={calibration}: {error}') from None
             self.label_type = calibrated_type(self.label_type)
@@ -121,14 +121,14 @@ class StoredCropDataset(Dataset):
         """
         path = self.get_data_info(index)['img_path']
         image = self._image(index, path)
-        kept, labels = self._kept(index)
+        kept = self.crops.kept(index)
         if len(kept) < self.num_crops:
             raise UserError(
                 f'{self.store.folder}: {self.store.names[index]} (record {index}) has {len(kept)} crops after '
                 f'calibration, num_crops is {self.num_crops}: calibrate with min_keep={self.num_crops} or more'
             )
         rows = kept[torch.randperm(len(kept))[: self.num_crops].numpy()]
-        stored = self.store.read(index, rows)
+        stored = self.crops.read(index, rows)
         crops = [
             cut_crop(image, box, bool(flip), self.crop_size, 'bilinear')
             for box, flip in zip(stored.boxes, stored.flip, strict=True)
@@ -142,7 +142,7 @@ class StoredCropDataset(Dataset):
                 'label_type': self.label_type,
             }
         )
-        sample.set_field(stored.labels if labels is None else labels[rows], 'stored_label', dtype=np.ndarray)
+        sample.set_field(stored.labels, 'stored_label', dtype=np.ndarray)
         return {'inputs': torch.from_numpy(np.ascontiguousarray(pixels)), 'data_samples': sample}
 
     def _image(self, index: int, path: str) -> Image.Image:
@@ -159,13 +159,6 @@ class StoredCropDataset(Dataset):
                 f'image of {width} x {height}. Restore the file, or label the images anew.'
             )
         return image
-
-    def _kept(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Rows that training may take and, when calibrating now, labels of all M rows."""
-        if self.rule is None:
-            return self.store.kept(index), None
-        category, labels = calibrated(self.store, index, self.rule)
-        return np.flatnonzero(category != DISCARD), labels
 
     def _check_images(self) -> None:
         """That this is the data set that was labelled; single images may be gone."""
