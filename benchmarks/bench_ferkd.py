@@ -26,6 +26,7 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import functional as TF
 
+from vfd.losses import label_shape
 from vfd.methods.ferkd import LiveCalibration, build_calibration
 from vfd.methods.ferkd.core import (
     boxes_to_fractions,
@@ -33,7 +34,6 @@ from vfd.methods.ferkd.core import (
     categories_of,
     compress,
     fractions_to_boxes,
-    label_shape,
 )
 from vfd.methods.ferkd.crops import draw_crops
 from vfd.registry import MODELS

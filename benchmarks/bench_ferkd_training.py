@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as TF
 
-from vfd.losses import soft_cross_entropy, sparse_labels
+from vfd.losses import label_shape, soft_cross_entropy, sparse_labels
 from vfd.methods.ferkd import StoredCropDataset, crop_major_collate
-from vfd.methods.ferkd.core import boxes_to_fractions, label_shape
+from vfd.methods.ferkd.core import boxes_to_fractions
 from vfd.methods.ferkd.crops import draw_crops
 from vfd.methods.ferkd.stored_crops import crop_major_labels
 from vfd.stores import LabelForm, LabelledImage, LabelStoreWriter, StoredCrops

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from vfd.checkpoints import load_into
+from vfd.losses import dense_labels
 from vfd.methods.ferkd.batch_records import batch_content, batches_to_store, replayed_mix
 from vfd.methods.ferkd.core import (
     DISCARD,
@@ -24,7 +25,6 @@ from vfd.methods.ferkd.core import (
     compress,
     confidences_of,
     fractions_to_boxes,
-    recover,
 )
 from vfd.methods.ferkd.crops import RATIO, draw_crops
 from vfd.methods.ferkd.labeller import normalized
@@ -52,15 +52,14 @@ def check_label_types(case) -> None:
         else:
             equal(stored[:, 0], reference[:, 0])
             np.testing.assert_allclose(stored[:, 1], reference[:, 1], rtol=0, atol=1e-7)
-        np.testing.assert_allclose(recover(stored, name, classes), case[f'r_{name}'], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(dense_labels(stored, name, classes), case[f'r_{name}'], rtol=0, atol=1e-6)
         half = torch.from_numpy(case[f'fp16_q_{name}'])
         equal(stored.half(), half)
         # The released recovery fails on half labels, with a message of torch; ours reads them as float32.
         assert f'fp16_official_error_{name}' not in case or 'Error' in str(
             case[f'fp16_official_error_{name}']
         )
-        recovered = recover(half, name, classes)
-        assert recovered.dtype == torch.float32
+        recovered = dense_labels(half, name, classes)
         if f'fp16_cast_r_{name}' in case:
             np.testing.assert_allclose(recovered, case[f'fp16_cast_r_{name}'], rtol=0, atol=1e-6)
     # The released loader knows this type under another name than its training script. Ours has one name.
@@ -94,7 +93,7 @@ def check_region_calibration(case) -> None:
             np.testing.assert_allclose(
                 baked[:, 1], case[f'baked_k5_{confidence}'][i][:, 1], rtol=0, atol=1e-7
             )
-            dense = recover(torch.from_numpy(baked), kind, classes).numpy() * kept[:, None]
+            dense = dense_labels(torch.from_numpy(baked), kind, classes).numpy() * kept[:, None]
             np.testing.assert_allclose(dense, case[f'calibrated_k5_{confidence}'][i], rtol=0, atol=1e-7)
             if confidence == 'max':  # what a k5 store knows is enough
                 equal(categories_of(stored, kind, classes, truth, rule), category)

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from vfd.errors import UserError
-from vfd.losses import SparseLabels, soft_cross_entropy, sparse_labels
-from vfd.methods.ferkd.core import compress, recover
+from vfd.losses import SparseLabels, dense_labels, soft_cross_entropy, sparse_labels
+from vfd.methods.ferkd.core import compress
 
 N, C = 7, 11
 TYPES = [
@@ -40,7 +40,7 @@ def gradient(loss, logits):
 def test_sparse_equals_dense_with_gradients(label_type, temperature):
     logits, probs = draw()
     stored = compress(probs, label_type)
-    dense = recover(stored, label_type, C).double()
+    dense = dense_labels(stored, label_type, C)
     loss = soft_cross_entropy(logits, sparse_labels(stored, label_type, C), temperature)
     expected = plain(logits, dense, temperature)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
@@ -62,7 +62,7 @@ def test_low_precision_logits_and_half_labels(dtype):
     logits = logits.detach().to(dtype).requires_grad_()
     loss = soft_cross_entropy(logits, sparse_labels(stored, 'marginal_smoothing_k5', C))
     assert loss.dtype == torch.float32
-    expected = plain(logits.float(), recover(stored, 'marginal_smoothing_k5', C))
+    expected = plain(logits.float(), dense_labels(stored, 'marginal_smoothing_k5', C).float())
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
     assert gradient(loss, logits).dtype == dtype
 

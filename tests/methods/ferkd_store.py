@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vfd.methods.ferkd.core import compress, label_shape
+from vfd.losses import label_shape
+from vfd.methods.ferkd.core import compress
 from vfd.methods.ferkd.crops import draw_crops, seeded
 from vfd.stores import LabelForm, LabelledImage, LabelStoreWriter, StoredCrops
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from vfd.losses import dense_labels, label_shape
 from vfd.methods.ferkd.core import (
     CONTEXT,
     DISCARD,
@@ -16,8 +17,6 @@ from vfd.methods.ferkd.core import (
     compress,
     confidences_of,
     fractions_to_boxes,
-    label_shape,
-    recover,
     softened_ground_truth,
 )
 from vfd.methods.ferkd.crops import draw_crops, seeded
@@ -41,7 +40,7 @@ def test_recovered_rows_sum_to_one(label_type):
     probs = probabilities()
     stored = compress(probs, label_type)
     assert tuple(stored.shape[1:]) == label_shape(label_type, 9)
-    dense = recover(stored, label_type, 9)
+    dense = dense_labels(stored, label_type, 9)
     assert dense.shape == probs.shape and (dense >= -1e-15).all()
     torch.testing.assert_close(dense.sum(dim=1).double(), torch.ones(50).double(), rtol=0, atol=1e-12)
     assert (dense.argmax(dim=1) == probs.argmax(dim=1)).all()
@@ -60,9 +59,8 @@ def test_ties_are_broken_by_lower_class():
 
 def test_half_labels_are_read_as_float32():
     stored = compress(probabilities().float(), 'marginal_smoothing_k4')
-    dense = recover(stored.half(), 'marginal_smoothing_k4', 9)
-    assert dense.dtype == torch.float32
-    torch.testing.assert_close(dense, recover(stored, 'marginal_smoothing_k4', 9), rtol=0, atol=1e-3)
+    dense = dense_labels(stored.half(), 'marginal_smoothing_k4', 9)
+    torch.testing.assert_close(dense, dense_labels(stored, 'marginal_smoothing_k4', 9), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -76,8 +74,8 @@ def test_unknown_label_type(label_type):
 def test_more_classes_than_there_are():
     with pytest.raises(ValueError, match='names 10 classes, there are only 9'):
         compress(probabilities(), 'marginal_renorm_k10')
-    with pytest.raises(ValueError, match='are not "smoothing" of 9 classes'):
-        recover(torch.zeros(3, 2, 5), 'smoothing', 9)
+    with pytest.raises(ValueError, match=r'"smoothing" labels of 9 classes have the shape \(N, 2\)'):
+        dense_labels(torch.zeros(3, 2, 5), 'smoothing', 9)
 
 
 @pytest.mark.parametrize('size', [(1, 1), (40, 56), (375, 500), (2999, 4001), (65535, 60001)])
@@ -137,7 +135,7 @@ def test_the_nearest_are_taken_back(min_keep):
 @pytest.mark.parametrize('truth', [0, 3, 8])
 def test_softened_ground_truth_recovers(label_type, truth):
     stored = torch.from_numpy(softened_ground_truth(truth, label_type, 9, 0.2))[None]
-    dense = recover(stored, label_type, 9)[0]
+    dense = dense_labels(stored, label_type, 9)[0]
     wanted = torch.full((9,), 0.2 / 8, dtype=torch.float64)
     wanted[truth] = 0.8
     torch.testing.assert_close(dense, wanted, rtol=0, atol=1e-12)
@@ -154,13 +152,13 @@ def test_calibrated_labels_are_softened_or_the_old_ones(label_type, confidence):
     category = categories_of(stored, label_type, 9, truth, rule)
     labels = calibrated_labels(stored, label_type, 9, truth, category, rule.epsilon)
     assert {DISCARD, SOFT} <= set(category.tolist())
-    before = recover(torch.from_numpy(stored), label_type, 9)
+    before = dense_labels(torch.from_numpy(stored), label_type, 9)
     wanted = before.max(dim=1).values if confidence == 'max' else before[:, truth]
     if confidence == 'max' and label_type.startswith('marginal_renorm'):
         wanted = probs.max(dim=1).values  # what is stored, before it is normalised again
     confidences = confidences_of(stored, label_type, 9, confidence, truth)
     np.testing.assert_allclose(confidences, wanted, rtol=0, atol=1e-12)
-    after = recover(torch.from_numpy(labels), calibrated_type(label_type), 9)
+    after = dense_labels(torch.from_numpy(labels), calibrated_type(label_type), 9)
     soft = torch.from_numpy(category == SOFT)
     torch.testing.assert_close(after[soft], before[soft], rtol=0, atol=1e-12)
     context = after[torch.from_numpy(category == CONTEXT)]

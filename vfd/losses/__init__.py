@@ -21,7 +21,15 @@ from vfd.losses.sample_relations import (
     similarity_preserving,
 )
 from vfd.losses.soft_label import SSLDLoss, ce, js, js_legacy, kl
-from vfd.losses.sparse_soft_label import SoftLabels, SparseLabels, soft_cross_entropy, sparse_labels
+from vfd.losses.sparse_soft_label import (
+    SoftLabels,
+    SparseLabels,
+    dense_labels,
+    label_shape,
+    soft_cross_entropy,
+    sparse_labels,
+    top_k,
+)
 
 __all__ = [
     'ChannelCorrelationLoss',
@@ -39,11 +47,13 @@ __all__ = [
     'ce',
     'channel_correlation',
     'correlation_congruence',
+    'dense_labels',
     'feature_distance',
     'gradient_loss',
     'js',
     'js_legacy',
     'kl',
+    'label_shape',
     'neuron_selectivity',
     'pkt',
     'qkv_relation',
@@ -53,4 +63,5 @@ __all__ = [
     'singular_vectors',
     'soft_cross_entropy',
     'sparse_labels',
+    'top_k',
 ]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vfd.errors import UserError
+from vfd.losses import label_shape
 from vfd.registry import FUNCTIONS
 from vfd.stores import LabelledImage, LabelStore, LabelStoreWriter, Plan, Progress, StoredCrops
 
@@ -23,7 +24,6 @@ from .core import (
     categories_of,
     check_has_confidence,
     confidences_of,
-    label_shape,
 )
 
 BINS = 50  # of the histogram of confidences

@@ -1,24 +1,11 @@
-"""Label types, crop boxes and region calibration, on plain arrays.
+"""Stored labels, crop boxes and region calibration, on plain arrays.
 
-M: crops of an image, R: some of them, C: classes, k: classes that a stored label names.
-
-===========================  =============  =====================================================================
-label type                   stored a crop  recovered dense label (C,)
-===========================  =============  =====================================================================
-``ori``                      (C,)           itself
-``hard``                     ()             one-hot
-``smoothing``                (2,)           the class gets its probability v, every other class (1 - v) / (C - 1)
-``marginal_smoothing_k<k>``  (2, k)         the top k get their v, every other class (1 - sum v) / (C - k)
-``marginal_renorm_k<k>``     (2, k)         the top k get v / sum v, the others 0
-===========================  =============  =====================================================================
-
-Row 0 of (2, k) holds class ids by falling probability, row 1 the probabilities. Source: FKD (arXiv 2112.01528),
-section 3.3 and the released code; ``ori`` is described there and not generated.
+M: crops of an image, R: some of them, C: classes, k: classes that a stored label names. Label types and what a stored
+label recovers to: :mod:`vfd.losses.sparse_soft_label`.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,37 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LABEL_TYPES = 'ori, hard, smoothing, marginal_smoothing_k<k>, marginal_renorm_k<k>'
+from vfd.losses import SparseLabels, label_shape, sparse_labels, top_k
+
 DISCARD, CONTEXT, SOFT = 0, 1, 2  # categories of region calibration
 CATEGORIES = ('discarded', 'context', 'important')
-
-
-def top_k(label_type: str) -> int:
-    """Classes that a stored label of a ``marginal_*`` type names; 0 for the other types.
-
-    Raises:
-        ValueError: there is no such label type.
-    """
-    found = re.fullmatch(r'marginal_(?:smoothing|renorm)_k([1-9]\d*)', label_type)
-    if not found and label_type not in ('ori', 'hard', 'smoothing'):
-        raise ValueError(
-            f'label type "{label_type}": expected one of {LABEL_TYPES}, such as marginal_smoothing_k5'
-        )
-    return int(found[1]) if found else 0
-
-
-def label_shape(label_type: str, classes: int) -> tuple[int, ...]:
-    """Shape of one crop's stored label.
-
-    Raises:
-        ValueError: there is no such label type, or its k is larger than ``classes``.
-    """
-    k = top_k(label_type)
-    if k > classes:
-        raise ValueError(f'label type "{label_type}" names {k} classes, there are only {classes}')
-    if k:
-        return (2, k)
-    return {'ori': (classes,), 'hard': (), 'smoothing': (2,)}[label_type]
 
 
 def compress(probs: Tensor, label_type: str) -> Tensor:
@@ -64,13 +24,13 @@ def compress(probs: Tensor, label_type: str) -> Tensor:
 
     Args:
         probs: (N, C), rows sum to 1.
-        label_type: see the module's table.
+        label_type: see :func:`vfd.losses.sparse_labels`.
 
     Returns:
         (N, *label_shape) in the dtype of ``probs``, class ids as numbers beside the values; int64 (N,) for ``hard``.
 
     Raises:
-        ValueError: see :func:`label_shape`.
+        UserError: see :func:`vfd.losses.label_shape`.
     """
     label_shape(label_type, probs.shape[-1])
     if label_type == 'ori':
@@ -107,54 +67,6 @@ def largest(probs: Tensor, k: int) -> tuple[Tensor, Tensor]:
         whole, order = probs[tied].sort(dim=-1, descending=True, stable=True)
         values[tied], ids[tied] = whole[:, :k], order[:, :k]
     return values, ids
-
-
-def recover(stored: Tensor, label_type: str, classes: int) -> Tensor:
-    """Dense labels of stored ones. Half floats, which hold ids and values in one array, are read as float32.
-
-    Args:
-        stored: (N, *label_shape).
-        label_type: see the module's table.
-        classes: C.
-
-    Returns:
-        (N, C) in the dtype of ``stored``; float32 for half floats and integers.
-
-    Raises:
-        ValueError: the shape is not that of the label type.
-    """
-    shape = label_shape(label_type, classes)
-    if tuple(stored.shape[1:]) != shape:
-        raise ValueError(
-            f'labels of {tuple(stored.shape)} are not "{label_type}" of {classes} classes: (N, *{shape})'
-        )
-    if stored.dtype not in (torch.float32, torch.float64):
-        stored = stored.float()
-    if label_type == 'ori':
-        return stored
-    if label_type == 'hard':
-        return torch.nn.functional.one_hot(stored.long(), classes).to(stored.dtype)
-    ids, values, rest = sparse(stored, label_type, classes)
-    return rest.expand(-1, classes).scatter(1, ids, values)
-
-
-def sparse(stored: Tensor, label_type: str, classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The classes that a stored label names, and what every other class gets.
-
-    Args:
-        stored: (N, 2) or (N, 2, k) floating.
-        label_type: ``smoothing`` or one of the ``marginal_*`` types.
-        classes: C.
-
-    Returns:
-        ids (N, k) int64, probabilities (N, k), probability of each class that is not named (N, 1).
-    """
-    pair = stored.unsqueeze(-1) if label_type == 'smoothing' else stored
-    ids, values = pair[:, 0].long(), pair[:, 1]
-    total = values.sum(-1, keepdim=True)
-    if label_type.startswith('marginal_renorm'):
-        return ids, values / total.clamp_min(1e-12), torch.zeros_like(total)
-    return ids, values, (1 - total) / max(classes - ids.shape[1], 1)
 
 
 def boxes_to_fractions(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -267,9 +179,9 @@ def confidences_of(
         return stored[:, 1] if label_type == 'smoothing' else stored[:, 1].max(axis=1)
     if label_type == 'ori':
         return stored[:, ground_truth]
-    ids, values, rest = sparse(torch.from_numpy(stored), label_type, classes)
-    named = ids == ground_truth
-    return torch.where(named.any(dim=1), (values * named).sum(dim=1), rest[:, 0]).numpy()
+    labels = sparse_labels(torch.from_numpy(stored), label_type, classes)
+    assert isinstance(labels, SparseLabels)
+    return labels.probability(ground_truth).numpy().astype(stored.dtype)
 
 
 def check_has_confidence(label_type: str) -> None:

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vfd.errors import BadDataError, UserError
+from vfd.losses import label_shape
 from vfd.registry import MODELS
 from vfd.stores import LabelForm, LabelStore
 from vfd.teachers import Normalization, Teacher
 
-from .core import compress, label_shape
+from .core import compress
 from .crops import RATIO, cut_crop, draw_crops, is_wide, read_rgb, seeded
 
 
@@ -31,7 +32,7 @@ class RegionLabeller:
         teacher: config of a ``vfd.Teacher`` with logits, or a list of them, whose probabilities are averaged. Crops are
             resized (bicubic) to the teacher's ``input_size``, 224 where it has none.
         crops: crops of an image M.
-        label_type: how labels are stored, see :mod:`vfd.methods.ferkd.core`.
+        label_type: how labels are stored, see :func:`vfd.losses.sparse_labels`.
         scale: smallest and largest part of an image's area that a crop covers.
         ratio: smallest and largest width / height of a crop.
         temperature: divides the logits.
@@ -83,7 +84,7 @@ class RegionLabeller:
         self.label_type, self.values = label_type, values
         try:
             self.label_shape = label_shape(label_type, self.classes)
-        except ValueError as error:
+        except UserError as error:
             raise UserError(f'{error} (classes of the teacher)') from None
         self.reference = LabelStore(reference) if reference is not None else None
         if self.reference is not None and self.reference.crops != crops:

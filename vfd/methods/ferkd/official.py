@@ -18,6 +18,7 @@ import torch
 from vfd.checkpoints.readers import read_torch
 from vfd.datasets.image_lists import list_images
 from vfd.errors import BadDataError, MissingFileError, UserError
+from vfd.losses import label_shape
 from vfd.registry import FUNCTIONS
 from vfd.stores import (
     LabelForm,
@@ -33,7 +34,7 @@ from vfd.stores import (
 from vfd.stores.fingerprint import claim_folder
 from vfd.stores.label_checks import boxes_outside, label_faults
 
-from .core import DISCARD, SOFT, boxes_to_fractions, fractions_to_boxes, label_shape
+from .core import DISCARD, SOFT, boxes_to_fractions, fractions_to_boxes
 from .crops import is_wide, read_rgb
 
 HALF_IDS = 2048  # half floats hold every integer up to here
@@ -81,7 +82,7 @@ def official_to_store(
     label_type = label_type or _type_of(read_official(first)[2], classes)
     try:
         shape = label_shape(label_type, classes)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f'{first}: {error}') from None
     wide = any(is_wide(Path(images, name)) for name in paired)
     form = LabelForm(label_type, shape, classes, most, values, wide, calibrated=fewest < most)
