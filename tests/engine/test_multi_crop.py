@@ -142,6 +142,19 @@ def test_a_training_visits_every_image_once_a_pass(toy, options, tmp_path):
     assert [at for at, _ in result['validated_at']] == [10, 17, 20, 23]  # after 4, 7, 8 and 9 epochs
 
 
+@pytest.mark.parametrize(
+    ('interval', 'begin', 'saved'),
+    [(1, 0, [1, 4, 7, 8, 9]), (2, 0, [4, 7, 8]), (3, 0, [4, 7, 9]), (5, 0, [7]), (2, 3, [4, 7, 9])],
+)
+def test_checkpoints_after_the_pass_that_completes_an_interval(
+    interval, begin, saved, toy, options, tmp_path
+):
+    """Passes end after 1, 4, 7, 8 and 9 epochs."""
+    options['checkpoint'] = {'by_epoch': True, 'interval': interval, 'save_begin': begin, 'save_last': False}
+    toy.train(tmp_path, ema=False, val=False, **options)
+    assert sorted(int(path.stem.removeprefix('epoch_')) for path in tmp_path.glob('epoch_*.pth')) == saved
+
+
 # in the warm-up, in a pass, after its last batch, in the end
 @pytest.mark.parametrize(('at', 'workers'), [(1, 0), (6, 0), (6, 2), (9, 0), (18, 0)])
 def test_a_killed_run_continues_exactly(at, workers, toy, options, tmp_path):

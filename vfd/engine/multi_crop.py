@@ -81,9 +81,8 @@ class MultiCropEpochLoop(EpochTrainLoop):
     """FKD's accounting of epochs, resumable in the middle of any pass.
 
     The training loader gives B images with K crops; single-crop passes load K * B images, so that a batch has as many
-    samples. Schedulers with ``by_epoch=True`` step K times after a pass of K crops, ``interval`` of checkpoints counts
-    epochs and is looked at after a pass (1 is every pass), a validation is due after a pass that completes a multiple
-    of ``val_interval``::
+    samples. Schedulers with ``by_epoch=True`` step K times after a pass of K crops. A validation or a checkpoint is due
+    after a pass that completes a multiple of ``val_interval``, or of the ``interval`` of ``vfd.CheckpointHook``::
 
         train_cfg = dict(type='vfd.MultiCropEpochLoop', max_epochs=300)
 
@@ -104,6 +103,7 @@ class MultiCropEpochLoop(EpochTrainLoop):
     ) -> None:
         self.position = Position()
         self.passes = [Pass(0, 0)]  # until the number of crops is known
+        self.pass_epochs = 1  # that the last pass counted as
         self._loaders: dict[int, StreamLoader] = {}
         super().__init__(runner, dataloader, max_epochs, **kwargs)
         loader = self._loaders.pop(0)
@@ -153,6 +153,7 @@ class MultiCropEpochLoop(EpochTrainLoop):
         for idx, data_batch in enumerate(loader, start):
             self.run_iter(idx, data_batch)
         end = begin + crops
+        self.pass_epochs = crops
         self._epoch = end - 1  # hooks take this for the epoch that ends now
         for _ in range(crops - 1):  # mmengine's hook adds the last step
             self._step_schedulers()

@@ -65,6 +65,15 @@ class CheckpointHook(MMCheckpointHook):
         self._saved_at: Any = None
         self._ranks: list[dict] | None = None
 
+    def every_n_epochs(self, runner: Any, n: int, start: int = 0) -> bool:
+        """Whether the pass that ends now completes a multiple of ``n`` epochs after ``start``.
+
+        A pass of ``vfd.MultiCropEpochLoop`` counts as several epochs, of which any may be that one.
+        """
+        done = runner.epoch + 1 - start
+        begun = done - getattr(runner.train_loop, 'pass_epochs', 1)
+        return n > 0 and done >= 0 and done // n > begun // n
+
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Add what an exact resume needs, and turn everything but the weights into plain types."""
         checkpoint['meta']['vfd'] = resume.vfd_meta(runner, runner.bare_model)
