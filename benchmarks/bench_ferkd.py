@@ -42,6 +42,7 @@ from vfd.teachers import Normalization
 
 CLASSES, CROPS, K, SIZE = 1000, 500, 5, 224
 LABELS = f'marginal_smoothing_k{K}'
+AIM_BYTES = 19_000  # of an image
 HEIGHT, WIDTH = 375, 500  # ImageNet's usual image
 NORMALIZE = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -256,7 +257,8 @@ def add_sizes(sizes: dict[str, float], file: Path | None) -> None:
     ratio = sizes['released file'] / sizes['ours']
     text = (
         f'Bytes an image ({CROPS} crops, {LABELS}): ours {sizes["ours"]:.0f} with float32 values and index, the '
-        f'released file {sizes["released file"]:.0f}: {ratio:.2f} times as many. Aim: at most 19 KiB (19456).'
+        f'released file {sizes["released file"]:.0f}: {ratio:.2f} times as many. Aim: at most {AIM_BYTES}'
+        + (', missed.' if sizes['ours'] > AIM_BYTES else '.')
     )
     print(text)
     if file is not None:
@@ -267,7 +269,7 @@ def add_sizes(sizes: dict[str, float], file: Path | None) -> None:
             **dict.fromkeys(rows[0]),
             'name': 'bytes an image',
             'ratio': ratio,
-            'aim': 1.0,
+            'aim': sizes['released file'] / AIM_BYTES,
             'setting': text,
         }
         file.write_text(json.dumps([*rows, size], indent=2) + '\n')
