@@ -171,14 +171,12 @@ class Generation:
     def ours(self) -> Tensor:
         """Chunk by chunk, bytes until the device."""
         chunks = self.labeller.dataset([('image', self.path)])
-        return torch.from_numpy(
-            np.concatenate([self.labeller.label(chunk.pixels) for chunk in iterate(chunks)])
-        )
+        return torch.from_numpy(np.concatenate([self.labeller.label(chunk.pixels) for chunk in chunks]))
 
     def plain(self) -> Tensor:
         """All crops as normalised floats, then chunks through the teacher, then labels crop by crop."""
         image = Image.open(io.BytesIO(self.path.read_bytes())).convert('RGB')
-        boxes, flips = self.labeller.draw('image', (image.height, image.width))
+        boxes, flips = self.labeller.drawer.draw('image', (image.height, image.width))
         crops = []
         for box, flip in zip(boxes.tolist(), flips, strict=True):
             crop = TF.resized_crop(image, *box, (SIZE, SIZE), TF.InterpolationMode.BICUBIC)
@@ -202,11 +200,6 @@ class Mean:
     def answer(self, images: Tensor, taps: tuple, keep: Tensor | None) -> dict[str, Tensor]:
         """Logits."""
         return {'logits': self.network(images.mean((2, 3)))}
-
-
-def iterate(chunks: Any) -> Any:
-    """Items of a data set that ends by its length."""
-    return (chunks[number] for number in range(len(chunks)))
 
 
 def peak_alone(side: str, crops: int) -> float:

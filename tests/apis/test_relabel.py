@@ -4,6 +4,7 @@ import errno
 import hashlib
 import multiprocessing
 import os
+import pickle
 import random
 import runpy
 import shutil
@@ -24,6 +25,7 @@ from torchvision.transforms import functional as TF
 from vfd.apis.regions import calibrate, verify_store
 from vfd.apis.relabel import images_of, merge_relabelling, relabel, source_images, verify_relabelling
 from vfd.errors import MissingFileError, UserError
+from vfd.methods.ferkd import crop_chunks, crops
 from vfd.registry import MODELS
 from vfd.stores import LabelStore, UnfinishedStoreError
 
@@ -113,6 +115,24 @@ def test_plan_counts_and_unreadable_images(data, tmp_path, capfd):
 def test_workers_change_nothing(data, store, tmp_path, more):
     relabel(TINY, str(tmp_path / 'new'), options(data, **more))
     assert digest(tmp_path / 'new') == digest(store)
+
+
+def test_a_worker_opens_an_image_once_and_holds_no_network(data, store, tmp_path, monkeypatch):
+    opened = tmp_path / 'opened.txt'
+
+    def read_rgb(content, name):
+        with opened.open('a') as file:
+            file.write(f'{name}\n')
+        return crops.read_rgb(content, name)
+
+    monkeypatch.setattr(crop_chunks, 'read_rgb', read_rgb)
+    relabel(TINY, str(tmp_path / 'new'), options(data, model__chunk=3, train_dataloader__num_workers=3))
+    names = opened.read_text().splitlines()
+    assert len(names) == 19 and len(set(names)) == 18  # the first one also for the plan
+    ours, other = LabelStore(tmp_path / 'new'), LabelStore(store)
+    assert ours.names == other.names  # in the order of the data set
+    labeller = MODELS.build(config_of(data).model)
+    assert len(pickle.dumps(labeller.dataset([('a.png', Path('a.png'))]))) < 1000
 
 
 def test_ranks_share_the_images(data, store, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -167,8 +168,10 @@ def check_slg_and_loader(case) -> None:
             (folder / name).parent.mkdir(parents=True)
             Image.fromarray(picture).save(folder / name)
         files = [(name, folder / name) for name in names]
-        labeller.draw = lambda name, size: draws[names.index(name)]
-        chunks = labeller.dataset(files)
+        labeller.drawer = SimpleNamespace(
+            crops=labeller.crops, draw=lambda name, size: draws[names.index(name)]
+        )
+        chunks = list(labeller.dataset(files))
         first = normalized(chunks[0].pixels[0], IMAGENET)
         wanted = case['teacher_crops0']
         np.testing.assert_allclose(first[: len(wanted)], wanted[: len(first)], rtol=0, atol=1e-5)

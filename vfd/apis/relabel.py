@@ -207,37 +207,55 @@ def _label(
     crops = labeller.dataset([(image.name, image.path) for image in todo])
     # one item a batch: a chunk is a batch already
     loader = iter(DataLoader(crops, batch_size=None, num_workers=workers, collate_fn=_as_it_is))
+    together = max(workers, 1)  # images whose chunks come in turn, one of each worker
     with Progress('labelling', total, total - len(todo)) as progress:
-        for image in todo:
-            parts, files, reason = [], set(), None
+        for first in range(0, len(todo), together):
+            images = [Labelling(image) for image in todo[first : first + together]]
             for _ in range(labeller.chunks):
-                chunk = next(loader)
-                reason = reason or chunk.fault
-                files.add(chunk.file)
-                if reason is None:
-                    parts.append(labeller.label(chunk.pixels))
-            if reason is None and len(files) > 1:
-                reason = f'{image.path}: changed while it was labelled'
-            if reason is None:
-                stored = StoredCrops(chunk.boxes, chunk.flips, np.concatenate(parts))
-                try:
-                    writer.append(
-                        LabelledImage(image.name, chunk.size, stored, image.ground_truth, chunk.file)
-                    )
-                except BadDataError as error:
-                    reason = str(error)
-            if reason is not None:
-                skipped[image.name] = reason
-            progress.advance(1)
+                for image in images:
+                    image.add(next(loader), labeller)
+            for image in images:
+                reason = image.finish(writer)
+                if reason is not None:
+                    skipped[image.source.name] = reason
+                progress.advance(1)
     return skipped
+
+
+class Labelling:
+    """One image on its way into the store, chunk by chunk."""
+
+    def __init__(self, source: SourceImage) -> None:
+        self.source = source
+        self.labels: list[np.ndarray] = []
+        self.chunk: Any = None
+
+    def add(self, chunk: Any, labeller: Any) -> None:
+        """Label the crops of a chunk."""
+        assert chunk.name == self.source.name
+        self.chunk = chunk
+        if chunk.fault is None:
+            self.labels.append(labeller.label(chunk.pixels))
+
+    def finish(self, writer: LabelStoreWriter) -> str | None:
+        """Append the image; the reason why it cannot be."""
+        chunk = self.chunk
+        if chunk.fault is not None:
+            return chunk.fault
+        stored = StoredCrops(chunk.boxes, chunk.flips, np.concatenate(self.labels))
+        image = LabelledImage(self.source.name, chunk.size, stored, self.source.ground_truth, chunk.file)
+        try:
+            writer.append(image)
+        except BadDataError as error:
+            return str(error)
+        return None
 
 
 def _measure(labeller: Any, todo: Sequence[SourceImage], workers: int) -> float | None:
     """Seconds an image takes, from one chunk of the first readable image."""
-    dataset = labeller.dataset([(image.name, image.path) for image in todo[:8]])
-    for number in range(0, len(dataset), labeller.chunks):
+    for image in todo[:8]:
         begin = time.perf_counter()
-        chunk = dataset[number]
+        chunk = next(iter(labeller.dataset([(image.name, image.path)])))
         cut = time.perf_counter() - begin
         if chunk.fault is None:
             labeller.label(chunk.pixels)  # the first call of a network is slow

@@ -94,8 +94,7 @@ def regions_picture(
     Raises:
         UserError: the image cannot be read, or the rule is none.
     """
-    dataset = labeller.dataset([(Path(path).name, Path(path))])
-    chunks = [dataset[number] for number in range(len(dataset))]
+    chunks = list(labeller.dataset([(Path(path).name, Path(path))]))
     first = chunks[0]
     if first.fault is not None:
         raise BadDataError(first.fault)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from vfd.errors import BadDataError, UserError
+from vfd.errors import UserError
 from vfd.losses import label_shape
 from vfd.registry import MODELS
 from vfd.stores import LabelForm, LabelStore
 from vfd.teachers import Normalization, Teacher
 
 from .core import compress
-from .crops import RATIO, cut_crop, draw_crops, is_wide, read_rgb, seeded
+from .crop_chunks import CropChunks, CropDrawer
+from .crops import RATIO, is_wide, seeded
 
 
 @MODELS.register_module()
@@ -80,17 +77,15 @@ class RegionLabeller:
             )
         self.classes: int = classes.pop()  # type: ignore[assignment]
         self.crops, self.chunk, self.temperature = crops, chunk, temperature
-        self.scale, self.ratio, self.seed = (scale[0], scale[1]), (ratio[0], ratio[1]), seed
         self.label_type, self.values = label_type, values
         try:
             self.label_shape = label_shape(label_type, self.classes)
         except UserError as error:
             raise UserError(f'{error} (classes of the teacher)') from None
-        self.reference = LabelStore(reference) if reference is not None else None
-        if self.reference is not None and self.reference.crops != crops:
-            raise UserError(
-                f'crops={crops}, but the reference {reference} has {self.reference.crops} an image'
-            )
+        known = LabelStore(reference) if reference is not None else None
+        if known is not None and known.crops != crops:
+            raise UserError(f'crops={crops}, but the reference {reference} has {known.crops} an image')
+        self.drawer = CropDrawer(crops, (scale[0], scale[1]), (ratio[0], ratio[1]), seed, known)
         self.device = torch.device('cpu')
 
     @property
@@ -110,15 +105,12 @@ class RegionLabeller:
 
     def origin(self) -> dict[str, Any]:
         """Plain values that decide what the labels are."""
-        drawn = {'scale': list(self.scale), 'ratio': list(self.ratio), 'seed': self.seed}
-        if self.reference is not None:
-            drawn = {'reference': self.reference.origin}
         return {
             'teachers': [one.fingerprint() for one in self.teachers],
             'sizes': self.sizes,
             'temperature': self.temperature,
             'chunk': self.chunk,
-            **drawn,
+            **self.drawer.origin(),
         }
 
     def to(self, device: torch.device) -> RegionLabeller:
@@ -130,34 +122,13 @@ class RegionLabeller:
 
     def check_names(self, names: Sequence[str]) -> None:
         """Raise UserError when the reference, if there is one, knows none of the images."""
-        if self.reference is not None and names and not any(name in self.reference for name in names):
-            self.reference.index_of(names[0])
+        reference = self.drawer.reference
+        if reference is not None and names and not any(name in reference for name in names):
+            reference.index_of(names[0])
 
     def dataset(self, files: Sequence[tuple[str, Path]]) -> CropChunks:
         """Crops of ``files`` (name, path), chunk by chunk, for loader processes."""
-        return CropChunks(files, self)
-
-    def draw(self, name: str, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (M, 4) and flips (M,) of an image.
-
-        Raises:
-            BadDataError: the reference does not know the image, or knows another size.
-            UserError: its record is damaged.
-        """
-        if self.reference is None:
-            with seeded(self.seed, name):
-                return draw_crops(size, self.crops, self.scale, self.ratio)
-        if name not in self.reference:
-            raise BadDataError(f'{name}: the reference {self.reference.folder} has no crops of it')
-        index = self.reference.index_of(name)
-        if self.reference.image_size(index) != size:
-            height, width = self.reference.image_size(index)
-            raise BadDataError(
-                f'{name}: {size[1]} x {size[0]} pixels, the reference {self.reference.folder} (record {index}) knows '
-                f'{width} x {height}: the image changed'
-            )
-        stored = self.reference.read(index)
-        return stored.boxes, stored.flip
+        return CropChunks(files, self.drawer, self.sizes, self.chunk)
 
     def probabilities(self, pixels: Sequence[Tensor]) -> Tensor:
         """Mean over the teachers of softmax(logits / T).
@@ -186,77 +157,6 @@ class RegionLabeller:
     def label(self, pixels: Sequence[Tensor]) -> np.ndarray:
         """Stored labels (N, *label_shape) of crops; see :meth:`probabilities`."""
         return compress(self.probabilities(pixels), self.label_type).cpu().numpy()
-
-
-@dataclass(frozen=True)
-class CropChunk:
-    """Some crops of an image, or why there are none.
-
-    Attributes:
-        name: of the image.
-        boxes: of ALL crops of the image, (M, 4).
-        flips: of all crops, (M,).
-        pixels: for every teacher (N, S, S, 3) uint8 RGB: this chunk's crops.
-        size: (H, W) of the image.
-        file: size of the file in bytes and CRC-32 of its content.
-        fault: why the file cannot be used.
-    """
-
-    name: str
-    boxes: np.ndarray | None = None
-    flips: np.ndarray | None = None
-    pixels: tuple[Tensor, ...] = ()
-    size: tuple[int, int] = (0, 0)
-    file: tuple[int, int] = (0, 0)
-    fault: str | None = None
-
-
-class CropChunks(Dataset):
-    """Crops of images in chunks: item ``i`` is chunk ``i % chunks`` of image ``i // chunks``.
-
-    A process decodes an image again only if another one came between. Chunks keep the memory of a loader process and
-    what it ships independent of the number of crops.
-    """
-
-    def __init__(self, files: Sequence[tuple[str, Path]], labeller: RegionLabeller) -> None:
-        self.files = files
-        self.draw, self.sizes = labeller.draw, labeller.sizes
-        self.chunk, self.chunks = labeller.chunk, labeller.chunks
-        self._last: tuple[int, CropChunk, Image.Image | None] | None = None
-
-    def __len__(self) -> int:
-        return len(self.files) * self.chunks
-
-    def __getitem__(self, item: int) -> CropChunk:
-        number, part = divmod(item, self.chunks)
-        if self._last is None or self._last[0] != number:
-            self._last = (number, *self._open(*self.files[number]))
-        _, whole, image = self._last
-        if image is None:
-            return whole
-        assert whole.boxes is not None and whole.flips is not None
-        rows = range(part * self.chunk, min((part + 1) * self.chunk, len(whole.boxes)))
-        cut = {
-            size: np.stack([cut_crop(image, whole.boxes[r], whole.flips[r], size, 'bicubic') for r in rows])
-            for size in set(self.sizes)
-        }
-        pixels = tuple(torch.from_numpy(cut[size]) for size in self.sizes)
-        return CropChunk(whole.name, whole.boxes, whole.flips, pixels, whole.size, whole.file)
-
-    def _open(self, name: str, path: Path) -> tuple[CropChunk, Image.Image | None]:
-        try:
-            data = path.read_bytes()
-            image = read_rgb(data, str(path))
-        except OSError as error:
-            return CropChunk(name, fault=f'{path}: {error.strerror}'), None
-        except BadDataError as error:
-            return CropChunk(name, fault=str(error)), None
-        size = (image.height, image.width)
-        try:
-            boxes, flips = self.draw(name, size)
-        except BadDataError as error:
-            return CropChunk(name, fault=str(error)), None
-        return CropChunk(name, boxes, flips, size=size, file=(len(data), zlib.crc32(data))), image
 
 
 def normalized(pixels: Tensor, normalization: Normalization) -> Tensor:
