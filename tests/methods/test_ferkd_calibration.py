@@ -2,6 +2,7 @@
 
 import io
 import multiprocessing
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +16,13 @@ from ferkd_store import CLASSES, make_images, make_store
 
 from vfd.apis import regions
 from vfd.errors import MissingFileError, UserError
-from vfd.methods.ferkd import LiveCalibration, build_calibration, calibrate_store, calibration
+from vfd.methods.ferkd import (
+    LiveCalibration,
+    build_calibration,
+    calibrate_store,
+    calibration,
+    calibration_sheet,
+)
 from vfd.methods.ferkd.core import DISCARD
 from vfd.stores import LabelledImage, LabelStore, LabelStoreWriter, verify_labels
 
@@ -154,6 +161,16 @@ def test_table_and_pictures(tmp_path, made, capsys):
         assert picture.shape[0] > 300 and picture.std() > 5
     with pytest.raises(MissingFileError, match='relative to another folder'):
         regions.calibrate(str(store), str(tmp_path / 'other'), RULE, str(tmp_path))
+
+
+def test_the_sheet_does_without_images_that_are_gone(tmp_path, made):
+    shutil.copytree(made[0], tmp_path / 'images')
+    summary = calibrate_store(made[1], tmp_path / 'new', RULE)
+    whole = calibration_sheet(made[1], tmp_path / 'images', summary)
+    (tmp_path / 'images' / LabelStore(made[1]).names[0]).unlink()
+    fewer = calibration_sheet(made[1], tmp_path / 'images', summary)
+    widths = [Image.open(io.BytesIO(png)).width for png in (whole, fewer)]
+    assert widths[0] > widths[1] > 300
 
 
 def test_demo_shows_every_crop(made, monkeypatch):

@@ -37,7 +37,7 @@ def calibration_histogram(summary: CalibrationSummary) -> bytes:
 def calibration_sheet(
     folder: str | Path, images: str | Path, summary: CalibrationSummary, class_names: Sequence[str] = ()
 ) -> bytes:
-    """PNG of example crops of every category.
+    """PNG of example crops of every category, of the images that are there.
 
     Args:
         folder: the raw store.
@@ -46,19 +46,25 @@ def calibration_sheet(
         class_names: empty: numbers are shown.
 
     Raises:
-        MissingFileError: the images of the examples are not there.
+        MissingFileError: none of the images is there.
         UserError: an image changed after it was labelled.
     """
     store = LabelStore(folder)
+
+    def there(example: tuple) -> bool:
+        return Path(images, store.names[example[0]]).exists()
+
+    examples = [list(filter(there, kind)) for kind in summary.examples]
+    if not any(examples):
+        raise MissingFileError(
+            f'none of the images of {folder} that were looked for is in {images}, such as {store.names[0]}: its names '
+            'are relative to another folder'
+        )
     rows = []
-    for name, examples in zip(CATEGORIES, summary.examples, strict=True):
+    for name, kind in zip(CATEGORIES, examples, strict=True):
         shown = []
-        for index, row, confidence in spread(examples, COLUMNS):
+        for index, row, confidence in spread(kind, COLUMNS):
             path = Path(images, store.names[index])
-            if not path.exists():
-                raise MissingFileError(
-                    f'{path} is not there: the names in {folder} are relative to another folder'
-                )
             data = path.read_bytes()
             store.check_file(index, data)
             image = read_rgb(data, str(path))
