@@ -12,6 +12,8 @@ from matplotlib.patches import Rectangle
 
 from vfd.visualization.theme import Theme, new_figure, style_axes, to_png
 
+BARS = 50  # of the histogram of confidences
+
 
 @dataclass(frozen=True)
 class ShownCrop:
@@ -34,7 +36,7 @@ def category_colours(theme: Theme) -> tuple[str, str, str]:
 def draw_categories(
     histogram: np.ndarray, thresholds: Sequence[float], names: Sequence[str], confidence: str, theme: Theme
 ) -> bytes:
-    """How many crops have which confidence, coloured by category, with the thresholds.
+    """How many crops have which confidence, coloured by category, with the thresholds; narrow ranges are enlarged.
 
     Args:
         histogram: (3, B) crops by category and by confidence in 0..1.
@@ -49,32 +51,55 @@ def draw_categories(
     figure = new_figure(theme, 7.6, 3.4)
     axes = figure.subplots()
     style_axes(axes, theme)
-    edges = np.linspace(0, 1, histogram.shape[1] + 1)
-    below = np.zeros(histogram.shape[1])
+    bars, edges = _occupied(histogram)
+    below = np.zeros(len(edges) - 1)
     total = max(int(histogram.sum()), 1)
-    for counts, name, colour in zip(histogram, names, category_colours(theme), strict=True):
+    for counts, name, colour in zip(bars, names, category_colours(theme), strict=True):
         label = f'{name}: {counts.sum():,} ({counts.sum() / total:.1%})'
-        axes.bar(edges[:-1], counts, 1 / len(below), bottom=below, align='edge', color=colour, label=label)
+        axes.bar(edges[:-1], counts, np.diff(edges), bottom=below, align='edge', color=colour, label=label)
         below = below + counts
-    for value, name in zip(thresholds, ('T_L', 'T_M', 'T_T'), strict=True):
-        axes.axvline(value, color=theme.text, linewidth=0.9, linestyle=(0, (3, 2)))
+    axes.set_ylim(0, 1.3 * max(below.max(), 1))  # room for three lines of text
+    for level, (value, name) in enumerate(zip(thresholds, ('T_L', 'T_M', 'T_T'), strict=True)):
+        inside = edges[0] <= value <= edges[-1]
+        if inside:
+            axes.axvline(value, color=theme.text, linewidth=0.9, linestyle=(0, (3, 2)))
+        left = value > (edges[0] + edges[-1]) / 2  # of its line, towards the middle
         axes.annotate(
-            f'${name}$',
-            (value, 1.0),
+            f'${name}$ {value:.4g}'
+            if inside
+            else f'${name}$ {value:.4g}, {"right" if left else "left"} of here',
+            (float(np.clip(value, edges[0], edges[-1])), 1.0),
             xycoords=('data', 'axes fraction'),
-            xytext=(3, -2),
+            xytext=(-4 if left else 4, -2 - 12 * level),
             textcoords='offset points',
+            ha='right' if left else 'left',
             va='top',
             fontsize=9,
             color=theme.text,
         )
-    axes.set(xlim=(0, 1), xlabel=confidence, ylabel='crops')
+    axes.set(xlim=(edges[0], edges[-1]), xlabel=confidence, ylabel='crops')
     axes.yaxis.set_major_formatter(lambda value, _: f'{value:,.0f}')
-    axes.margins(y=0.12)
     figure.legend(
         loc='outside upper center', ncols=3, frameon=False, fontsize=9, labelcolor=theme.text, handlelength=1
     )
     return to_png(figure)
+
+
+def _occupied(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """About BARS bars over the confidences that there are, or all of 0..1 if they take half of it: counts and edges."""
+    bins = histogram.shape[1]
+    filled = np.flatnonzero(histogram.any(axis=0))
+    first, last = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, bins)
+    pad = max(1, (last - first) // 20)
+    first, last = max(0, first - pad), min(bins, last + pad)
+    if last - first > bins / 2:
+        first, last = 0, bins
+    width = -(-(last - first) // BARS)  # bins of a bar
+    count = -(-(last - first) // width)
+    shown = np.zeros((len(histogram), count * width), histogram.dtype)
+    shown[:, : last - first] = histogram[:, first:last]
+    edges = (first + width * np.arange(count + 1)) / bins
+    return shown.reshape(len(histogram), count, width).sum(axis=2), edges
 
 
 def draw_crop_sheet(rows: Sequence[tuple[str, Sequence[ShownCrop]]], theme: Theme) -> bytes:
