@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> None:
         options,
         args.ground_truth,
         args.class_names,
+        args.device,
     )
     print(text)
     atomic_write(args.out, png)
@@ -51,6 +52,7 @@ def main() -> int:
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings of the config'
     )
+    parser.add_argument('--device', help='for example cuda:0 or cpu')
     parser.add_argument('--out', default='regions.png', help='the picture')
     args = parser.parse_args()
     return guarded(lambda: run(args))

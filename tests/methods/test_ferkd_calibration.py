@@ -81,9 +81,10 @@ def test_categories_are_worked_out_once_for_all_workers(made, monkeypatch):
     assert [len(rows) for rows in reads] == [2]
 
 
-def test_quantiles_split_the_crops_of_the_whole_store(made):
+def test_quantiles_split_the_crops_of_the_whole_store(made, capsys):
     store = LabelStore(made[1])
     rule = build_calibration(store, quantiles=(0.25, 0.5, 0.75), min_keep=0)
+    assert 'reading confidences: 6/6' in capsys.readouterr().err
     values = np.concatenate([store.read(i).labels[:, 1].max(axis=1) for i in range(len(store))])
     assert {rule.low, rule.mid, rule.high} <= set(values.tolist())
     for threshold, part in ((rule.low, 0.25), (rule.mid, 0.5)):
@@ -177,7 +178,9 @@ def test_demo_shows_every_crop(made, monkeypatch):
     images, _ = made
     tiny = Path(__file__).parents[2] / 'configs/ferkd/relabel_tiny_crops12-k5_folder.py'
     rule = dict(low=0.1003, mid=0.1006, high=0.101, confidence='max', min_keep=1)
-    png, text = regions.show_regions(str(tiny), str(images / 'class2/2.png'), rule, {'model.crops': 9})
+    png, text = regions.show_regions(
+        str(tiny), str(images / 'class2/2.png'), rule, {'model.crops': 9}, device='cpu'
+    )
     assert len(text.splitlines()) == 9 and Image.open(io.BytesIO(png)).width > 800
     with pytest.raises(UserError, match='No such file'):
         regions.show_regions(str(tiny), str(images / 'nothing.png'), rule)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +115,16 @@ def labelled(tmp_path_factory) -> Path:
         patch.chdir(root)
         relabel(RELABEL, device='cpu')
     return root
+
+
+def test_the_calibration_command_of_the_readme_runs_as_it_is(labelled, monkeypatch):
+    readme = (CONFIGS.parents[1] / 'vfd/methods/ferkd/README.md').read_text()
+    command = re.search(r'^python (tools/calibrate\.py .*)$', readme, re.MULTILINE)[1]
+    monkeypatch.chdir(labelled)
+    monkeypatch.setattr(sys, 'argv', command.split())
+    with pytest.raises(SystemExit, match='0'):
+        runpy.run_path(str(CONFIGS.parents[1] / 'tools/calibrate.py'), run_name='__main__')
+    assert Path('work_dirs/labels-calibrated/crops.png').is_file()
 
 
 def run(path: Path, folder: Path, resume: bool | str = False, **options):

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vfd.apis.config import load_config
+from vfd.apis.relabel import local_device
 from vfd.errors import MissingFileError, UserError
 from vfd.registry import FUNCTIONS, MODELS
 from vfd.stores import atomic_write, verify, verify_labels
@@ -103,6 +106,7 @@ def show_regions(
     options: dict[str, Any] | None = None,
     ground_truth: int | None = None,
     class_names: str | None = None,
+    device: str | None = None,
 ) -> tuple[bytes, str]:
     """Label the crops of one image and draw them by category.
 
@@ -113,6 +117,7 @@ def show_regions(
         options: settings that replace those of the config.
         ground_truth: class of the image; default: what the teacher says of all crops together.
         class_names: text file with one name a line.
+        device: default: this process's GPU, or the CPU.
 
     Returns:
         A PNG, and a line of text a crop.
@@ -121,7 +126,8 @@ def show_regions(
     if model.get('type') != 'vfd.RegionLabeller':
         raise UserError(f'{config} is no relabelling config: its model is {model.get("type")}')
     names = read_names(class_names)
-    return FUNCTIONS.get('vfd.regions_picture')(MODELS.build(model), image, rule, ground_truth, names)
+    labeller = MODELS.build(model).to(torch.device(device or local_device()))
+    return FUNCTIONS.get('vfd.regions_picture')(labeller, image, rule, ground_truth, names)
 
 
 def read_names(file: str | None) -> Sequence[str]:

@@ -98,7 +98,7 @@ def relabel(
     labeller: Any = MODELS.build(cfg.model)
     _check_classes(images, labeller.classes)
     labeller.check_names([image.name for image in images])
-    labeller.to(torch.device(device or _local_device()))
+    labeller.to(torch.device(device or local_device()))
     folder = store_folder(cfg, config, work_dir)
     mine = [image for image in images if owner(image.name, world_size) == rank]
     form = labeller.form([image.path for image in images])
@@ -317,7 +317,8 @@ def _report(folder: Path, rank: int, world_size: int, skipped: dict[str, str]) -
         path.unlink(missing_ok=True)
 
 
-def _local_device() -> str:
+def local_device() -> str:
+    """The GPU of this process, or the CPU."""
     local = int(os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', 0)))
     return f'cuda:{local}' if torch.cuda.is_available() else 'cpu'
 

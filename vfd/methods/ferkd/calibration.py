@@ -26,7 +26,7 @@ from .core import (
     confidences_of,
 )
 
-BINS = 50  # of the histogram of confidences
+BINS = 10_000  # of the histogram of confidences: of an unsure teacher they are close together
 UNKNOWN = 255  # beside the categories 0 to 2
 EXAMPLES = 512  # images, spread over the store, whose crops may be shown
 
@@ -161,9 +161,11 @@ def build_calibration(
     if quantiles is None:
         return rule
     values = np.empty((len(store), store.crops), np.float32)
-    for index in range(len(store)):
-        stored, truth = _raw(store, index, need_truth=confidence == 'gt')
-        values[index] = confidences_of(stored, store.label_type, store.classes, confidence, truth)
+    with Progress('reading confidences', len(store)) as progress:
+        for index in range(len(store)):
+            stored, truth = _raw(store, index, need_truth=confidence == 'gt')
+            values[index] = confidences_of(stored, store.label_type, store.classes, confidence, truth)
+            progress.advance(1)
     low, mid, high = np.quantile(values.reshape(-1), quantiles, method='lower').tolist()
     return replace(rule, low=low, mid=mid, high=high)
 
