@@ -65,6 +65,8 @@ def test_three_students_of_equal_budget(images, capsys):
     assert len(written) == 3
     assert ferkd.ferkd_quickstart(**settings) == results
     assert written == {path: path.stat().st_mtime_ns for path in work.rglob('iter_2.pth')}
+    other = ferkd.ferkd_quickstart(**{**settings, 'relabel_options': {'model.crops': 4}})  # takes their place
+    assert sum(other['categories']) == 40 * 4
     for checkpoint in written:
         checkpoint.unlink()
 

@@ -6,6 +6,7 @@ Three students of equal budget: from stored labels (FKD), from calibrated ones w
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vfd.apis.baseline import twin
+from vfd.apis.config import load_config
 from vfd.apis.quickstart import teacher as teachers
 from vfd.apis.quickstart.data import Recipe, prepare
 from vfd.apis.quickstart.run import INPUT_SIZES, ROOT
@@ -22,6 +24,7 @@ from vfd.apis.quickstart.training import train_once
 from vfd.apis.regions import calibrate
 from vfd.apis.relabel import relabel
 from vfd.apis.training import prepare as prepare_config
+from vfd.checkpoints import file_sha256
 from vfd.errors import UserError
 from vfd.stores import LabelStore, atomic_write
 
@@ -45,7 +48,7 @@ def ferkd_quickstart(
     """Relabel, calibrate, train three students, print their accuracies.
 
     Reads and writes below ``data/quickstart_ferkd/cifar10`` and ``work_dirs/quickstart_ferkd/cifar10``; what is
-    finished is not done again.
+    finished is not done again, what other images, another teacher or other settings left is replaced.
 
     Args:
         seeds: number of runs of each student.
@@ -70,7 +73,16 @@ def ferkd_quickstart(
     probe, _ = teachers.fold_probe(images, teacher, features, WORK)
     source = {'model.teacher.source.model_name': teacher.model_name}
     size = {'model.teacher.input_size': teacher.input_size}
-    relabel(RELABEL, str(WORK / 'labels'), {**source, **size, **(relabel_options or {})})
+    labelling = {**source, **size, **(relabel_options or {})}
+    _drop_if_other(
+        {
+            'images': images.fingerprint,
+            'teacher': file_sha256(WORK / 'teacher.safetensors'),
+            'config': load_config(RELABEL, labelling).to_dict(),
+            'thresholds': THRESHOLDS,
+        }
+    )
+    relabel(RELABEL, str(WORK / 'labels'), labelling)
     root = images.root / 'labelled'
     summary = calibrate(
         str(WORK / 'labels'), str(WORK / 'labels-calibrated'), {'thresholds': THRESHOLDS}, str(root)
@@ -93,6 +105,16 @@ def ferkd_quickstart(
     atomic_write(WORK / 'results.json', json.dumps(results, indent=1))
     console.print(_table(results))
     return results
+
+
+def _drop_if_other(inputs: dict[str, Any]) -> None:
+    """Remove labels that were made of other inputs; they can be made again."""
+    note = WORK / 'labels.json'
+    text = json.dumps(inputs, indent=1, sort_keys=True, default=str)
+    if note.exists() and note.read_text(encoding='utf-8') != text:
+        for folder in ('labels', 'labels-calibrated'):
+            shutil.rmtree(WORK / folder, ignore_errors=True)
+    atomic_write(note, text)
 
 
 def _config(kind: str, options: dict[str, Any] | None) -> Config:
