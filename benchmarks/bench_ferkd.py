@@ -103,7 +103,7 @@ def reading_rows(quick: bool) -> tuple[list[Row], dict[str, float]]:
         calibrated = calibrated_row(store, picks, 10 if quick else 50)
         record = sum(file.stat().st_size for file in (Path(scratch) / 'store').iterdir()) / images
         file = sum(file.stat().st_size for file in files) / images
-    setting = f'{images} images x 4 of {CROPS} crops, {LABELS} float32, files in the cache of the system'
+    setting = f'{images} images x 4 of {CROPS} crops, {LABELS} float32, images visited before'
     reading = Row.of('reading', *times, 10.0, difference, setting)
     return [reading, calibrated], {'ours': record, 'released file': file}
 

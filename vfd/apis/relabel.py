@@ -103,8 +103,7 @@ def relabel(
     mine = [image for image in images if owner(image.name, world_size) == rank]
     form = labeller.form([image.path for image in images])
     written = written_files(folder)
-    _refuse_changes(written, mine)
-    there = {image.name for image in mine if image.path.exists()}  # a folder no longer lists what was deleted
+    there = _unchanged(written, mine)  # a folder no longer lists what was deleted
     gone = [name for name in written if owner(name, world_size) == rank and name not in there]
     with LabelStoreWriter(folder, form, labeller.origin(), rank, world_size) as writer:
         todo = [image for image in mine if image.name not in writer.done]
@@ -296,16 +295,23 @@ def _check_classes(images: Sequence[SourceImage], classes: int) -> None:
             )
 
 
-def _refuse_changes(written: Mapping[str, tuple[int, int]], images: Sequence[SourceImage]) -> None:
-    """UserError when an image that was labelled is there with another size."""
+def _unchanged(written: Mapping[str, tuple[int, int]], images: Sequence[SourceImage]) -> set[str]:
+    """Names of the labelled images that are still there; UserError when one has another size."""
+    there = set()
     for number, image in enumerate(images):
-        if image.name in written and image.path.exists():
+        if image.name not in written:
+            continue
+        try:
             size = image.path.stat().st_size
-            if size != written[image.name][0]:
-                raise UserError(
-                    f'{image.path} (image {number}) changed after it was labelled: {size} bytes, the store knows '
-                    f'{written[image.name][0]}. Restore the file, or choose another folder to label anew.'
-                )
+        except FileNotFoundError:
+            continue
+        if size != written[image.name][0]:
+            raise UserError(
+                f'{image.path} (image {number}) changed after it was labelled: {size} bytes, the store knows '
+                f'{written[image.name][0]}. Restore the file, or choose another folder to label anew.'
+            )
+        there.add(image.name)
+    return there
 
 
 def _report(folder: Path, rank: int, world_size: int, skipped: dict[str, str]) -> None:
