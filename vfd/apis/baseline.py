@@ -11,6 +11,7 @@ import os
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, init_default_scope
 
+from vfd.engine.multi_crop import crops_of
 from vfd.errors import UserError
 
 
@@ -75,6 +76,6 @@ def _of_equal_length(loader: ConfigDict, other: ConfigDict, multi_crop: bool) ->
 
     dataset = dict(type='vfd.EqualLengthDataset', dataset=loader.dataset, length=samples(other.batch_size))
     if multi_crop:
-        crops = wanted.num_crops
+        crops = crops_of(wanted)
         dataset |= dict(num_crops=crops, single_length=samples(other.batch_size * crops))
     return ConfigDict(loader, dataset=dataset)

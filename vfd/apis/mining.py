@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from vfd.apis.config import load_config
+from vfd.apis.device import choose_device
 from vfd.datasets.image_io import read_image
 from vfd.datasets.image_lists import list_images, read_image_list
 from vfd.datasets.image_scan import ImageScan, Scanned, scan_batches
@@ -216,10 +217,7 @@ class _Scorer:
             raise UserError(f'mining needs a teacher with classes, {teacher.source.name} has none')
         self.teacher = teacher
         self.input_size = settings.input_size or teacher.input_size or 224
-        local = int(os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', 0)))
-        self.device = torch.device(
-            settings.device or (f'cuda:{local}' if torch.cuda.is_available() else 'cpu')
-        )
+        self.device = choose_device(settings.device)
         teacher.apply_to_tensors(lambda tensor: tensor.to(self.device))
 
     def __call__(self, batch: list[Scanned]) -> tuple[np.ndarray, np.ndarray]:

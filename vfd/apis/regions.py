@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vfd.apis.config import load_config
-from vfd.apis.relabel import local_device
+from vfd.apis.device import choose_device
 from vfd.errors import MissingFileError, UserError
 from vfd.registry import FUNCTIONS, MODELS
 from vfd.stores import atomic_write, verify, verify_labels
@@ -126,7 +124,7 @@ def show_regions(
     if model.get('type') != 'vfd.RegionLabeller':
         raise UserError(f'{config} is no relabelling config: its model is {model.get("type")}')
     names = read_names(class_names)
-    labeller = MODELS.build(model).to(torch.device(device or local_device()))
+    labeller = MODELS.build(model).to(choose_device(device))
     return FUNCTIONS.get('vfd.regions_picture')(labeller, image, rule, ground_truth, names)
 
 

@@ -7,7 +7,6 @@ image's crops and labels are depends on the config and the image alone, never on
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.fileio import join_path
 from mmengine.registry import DefaultScope
 from torch.utils.data import DataLoader
 
 from vfd.apis.config import load_config
+from vfd.apis.device import choose_device
 from vfd.apis.mining import rank_and_world_size
 from vfd.errors import BadDataError, UserError, did_you_mean
 from vfd.registry import DATASETS, MODELS
@@ -98,7 +97,7 @@ def relabel(
     labeller: Any = MODELS.build(cfg.model)
     _check_classes(images, labeller.classes)
     labeller.check_names([image.name for image in images])
-    labeller.to(torch.device(device or local_device()))
+    labeller.to(choose_device(device))
     folder = store_folder(cfg, config, work_dir)
     mine = [image for image in images if owner(image.name, world_size) == rank]
     form = labeller.form([image.path for image in images])
@@ -321,12 +320,6 @@ def _report(folder: Path, rank: int, world_size: int, skipped: dict[str, str]) -
         atomic_write(path, ''.join(f'{name}\t{reason}\n' for name, reason in skipped.items()))
     else:
         path.unlink(missing_ok=True)
-
-
-def local_device() -> str:
-    """The GPU of this process, or the CPU."""
-    local = int(os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', 0)))
-    return f'cuda:{local}' if torch.cuda.is_available() else 'cpu'
 
 
 def _as_it_is(item: Any) -> Any:

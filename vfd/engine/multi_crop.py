@@ -48,6 +48,20 @@ def crop_passes(max_epochs: int, num_crops: int, warmup: int = 0) -> list[Pass]:
     return passes
 
 
+def crops_of(dataset: Any) -> int:
+    """Crops of an image that a data set gives at a time.
+
+    Raises:
+        UserError: it is no data set of several crops.
+    """
+    if not hasattr(dataset, 'with_crops'):
+        raise UserError(
+            f'MultiCropEpochLoop: {type(dataset).__name__} does not give several crops of an image; '
+            'train_dataloader.dataset needs type="vfd.StoredCropDataset"'
+        )
+    return dataset.num_crops
+
+
 @DATASETS.register_module()
 class EqualLengthDataset(RepeatDataset):
     """Images repeated and cut to the length of the passes of another training: data of its supervised twin.
@@ -108,16 +122,11 @@ class MultiCropEpochLoop(EpochTrainLoop):
         super().__init__(runner, dataloader, max_epochs, **kwargs)
         loader = self._loaders.pop(0)
         dataset = loader.stream.dataset
-        if not hasattr(dataset, 'with_crops'):
-            raise UserError(
-                f'MultiCropEpochLoop: {type(dataset).__name__} does not give several crops of an image; '
-                'train_dataloader.dataset needs type="vfd.StoredCropDataset"'
-            )
         if not 0 <= single_crop_warmup <= max_epochs:
             raise UserError(
                 f'MultiCropEpochLoop: single_crop_warmup={single_crop_warmup} of max_epochs={max_epochs}'
             )
-        crops = dataset.num_crops
+        crops = crops_of(dataset)
         self._loaders[crops] = loader
         if crops > 1:
             samples = 1 if isinstance(dataset, EqualLengthDataset) else crops  # of an item
