@@ -64,8 +64,8 @@ def test_every_term_is_the_formula_and_the_student_alone_learns(student):
     losses = model(images, samples, mode='loss')
     taught = model.teacher(images)
     if student is STUDENT:
-        features = model.student.model.forward_features(images)
-        logits = model.student.model.forward_head(features)
+        features = model.student.model.stage_maps(images)[-1]
+        logits = model.student.model(images)
     else:
         maps = model.student.extract_feat(images, stage='backbone')
         features, logits = maps[-1], model.student.head(model.student.neck(maps))
@@ -83,6 +83,31 @@ def test_every_term_is_the_formula_and_the_student_alone_learns(student):
     assert all(p.grad is not None for p in model.student.parameters())
     assert all(p.grad is None for p in model.teacher.network.parameters())
     assert all(name.startswith('student.') for name in model.state_dict())
+
+
+@pytest.mark.parametrize(
+    'name', ['cifar_resnet8', 'test_efficientnet', 'test_vit', 'swin_tiny_patch4_window7_224']
+)
+def test_a_network_with_itself_has_nothing_to_learn(name):
+    """Student and teacher are compared at the same place: the last stage, without prefix tokens."""
+    size = dict(img_size=64, embed_dim=24) if name.startswith('swin') else {}
+    size = dict(img_size=32, patch_size=8) if name == 'test_vit' else size
+    arguments = dict(model_name=name, num_classes=5, **size)
+    teacher = {**TEACHER, 'source': dict(type='vfd.TimmSource', **arguments)}
+    student = dict(type='mmpretrain.TimmClassifier', **arguments)
+    cfg = timm.create_model(**arguments).pretrained_cfg
+    own = {key: [255 * value for value in cfg[key]] for key in ('mean', 'std')}  # what both were made for
+    model = build(student=student, teacher=teacher, data_preprocessor={**PREPROCESSOR, **own}, **BOTH).eval()
+    model.student.model.load_state_dict(model.teacher.network.state_dict())
+    images = torch.randn(3, 3, size.get('img_size', 32), size.get('img_size', 32))
+    logits, last_map = model._logits_and_map(images)
+    taught = model.teacher(images)
+    assert last_map.shape == taught['stage.-1'].shape and last_map.ndim == 4
+    torch.testing.assert_close(logits, taught['logits'])
+    torch.testing.assert_close(last_map, taught['stage.-1'])
+    losses = model.loss(images, [DataSample().set_gt_label(0)] * 3)
+    for term in ('loss_kd', 'loss_relation', 'loss_channel'):
+        assert abs(float(losses[term])) < 1e-4, term
 
 
 @pytest.mark.parametrize(

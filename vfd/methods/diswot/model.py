@@ -49,7 +49,7 @@ class DisWOT(Distiller):
         temperature: of the soft labels.
         relation_loss: config of the loss between the samples' relations, or None.
         channel_loss: config of the loss between the channels' correlations, or None; needs equal widths.
-        feature_tap: where the teacher's map is; its last stage.
+        feature_tap: where the teacher's map is; its last stage. The student's is always that of its last stage.
         data_preprocessor: config; makes the batches for both.
         init_cfg: mmengine's initialisation config.
 
@@ -93,7 +93,7 @@ class DisWOT(Distiller):
         Returns:
             ``loss_ce``, ``loss_kd``, ``loss_relation``, ``loss_channel``: scalars, those that have a weight.
         """
-        logits, last_map = self._logits_and_map(inputs)  # (B, K), (B, C, H, W)
+        logits, last_map = self._logits_and_map(inputs)  # (B, K), (B, C, H, W) where maps are compared
         losses = {}
         if self.ce_weight:
             losses['loss_ce'] = self.ce_weight * self._cross_entropy(logits, data_samples)
@@ -111,17 +111,29 @@ class DisWOT(Distiller):
     @property
     def teacher_asked(self) -> bool:
         """Whether any term needs the teacher."""
-        return bool(self.kd_weight) or self.relation_loss is not None or self.channel_loss is not None
+        return bool(self.kd_weight) or self._compares
+
+    @property
+    def _compares(self) -> bool:
+        """Whether any term looks at maps."""
+        return self.relation_loss is not None or self.channel_loss is not None
 
     def _logits_and_map(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Both from one forward pass."""
+        """Both from one forward pass; the map is the one that a teacher gives at ``stage.-1``.
+
+        That is the last stage's (B, C, H, W): of a transformer the tokens of the patches before the final norm, of a
+        network that widens its last map for the classifier (EfficientNet) the map before that.
+        """
         student: Any = self.student
         if hasattr(student, 'backbone'):  # mmpretrain's ImageClassifier
             maps = student.extract_feat(inputs, stage='backbone')
             features = student.neck(maps) if student.with_neck else maps
             return student.head(features), maps[-1]
-        features = student.model.forward_features(inputs)  # timm
-        return student.model.forward_head(features), features
+        network = student.model  # timm's
+        if not self._compares:
+            return network(inputs), inputs
+        features, maps = network.forward_intermediates(inputs, indices=1)
+        return network.forward_head(features), maps[-1]
 
     def _cross_entropy(self, logits: Tensor, data_samples: list | None) -> Tensor:
         """The student's own classification loss, as its config names it."""
