@@ -118,6 +118,14 @@ def test_evolution_resumes_and_the_same_seed_ranks_the_same(folder):
     assert [one.name for one in run(folder / 'a', **options).ranking] == [one.name for one in first.ranking]
 
 
+def test_the_released_evolution_scores_what_it_never_admitted(folder):
+    searcher = dict(
+        type='vfd.AgingEvolution', budget=8, population=3, tournament=2, quirk='released', _delete_=True
+    )
+    result = run(folder / 'out', **NOISE, search__searcher=searcher, search__limits=dict(params=90e3))
+    assert len(result.ranking) > 1 and any(one.params > 90e3 for one in result.ranking)
+
+
 def test_a_record_of_other_settings_is_refused(folder):
     run(folder / 'out', **NOISE)
     with pytest.raises(UserError, match=r'begun with other settings \(init: gaussian then, default now'):

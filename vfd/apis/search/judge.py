@@ -65,7 +65,7 @@ class Judge:
         self.found: dict[str, Candidate] = {}
         self.refused: dict[str, str] = dict.fromkeys(space.unknown, 'unknown')  # candidate -> kind
         self.reasons: dict[str, str] = dict(space.unknown)
-        self._costs: dict[str, Candidate] = {}
+        self._costs: dict[str, Candidate | None] = {}
         self._admitted: dict[str, bool] = {}
 
     def admit(self, candidate: str) -> bool:
@@ -75,7 +75,13 @@ class Judge:
         return self._admitted[candidate]
 
     def evaluate(self, candidate: str) -> float:
-        """Mean of the first score; minus infinity for one that cannot be scored."""
+        """Mean of the first score; minus infinity for one that cannot be scored.
+
+        Not every searcher asks for admission first: the released evolution checks its first member alone.
+        """
+        known = self._cost(candidate)
+        if known is None:
+            return INVALID
         entry = self.record.entries.get(candidate)
         if entry is None or 'scores' not in entry:
             entry = {**(entry or {}), 'candidate': candidate, **self._score(candidate)}
@@ -84,7 +90,6 @@ class Judge:
         if entry['scores'] is None:
             self._refuse(candidate, 'failed', entry['reason'])
             return INVALID
-        known = self._costs[candidate]
         known.scores = entry['scores']
         self.found[candidate] = known
         return known.mean(self.settings.computed_scorers[0])
@@ -100,19 +105,27 @@ class Judge:
     def _admit(self, candidate: str) -> bool:
         if fault := self.space.fault(candidate):
             return self._refuse(candidate, fault.partition(':')[0], fault)
-        try:
-            cost = self.space.cost(candidate)
-        except Exception as error:  # whatever a library says of a network that it cannot build
-            return self._refuse(candidate, 'failed', _said(error))
-        known = Candidate(candidate, cost.flops, cost.params)
-        self._costs[candidate] = known
+        known = self._cost(candidate)
+        if known is None:
+            return False
         limits = self.settings.limits
-        for name, value in (('flops', cost.flops), ('params', cost.params)):
+        for name, value in (('flops', known.flops), ('params', known.params)):
             if value > limits.get(name, float('inf')):
                 return self._refuse(candidate, f'over the limit of {name}', f'{value:.4g} {name}')
         if self.settings.times:
             return self._time(known)
         return True
+
+    def _cost(self, candidate: str) -> Candidate | None:
+        """What is known of a candidate before it is scored; None for one that cannot be built."""
+        if candidate not in self._costs:
+            try:
+                cost = self.space.cost(candidate)
+                self._costs[candidate] = Candidate(candidate, cost.flops, cost.params)
+            except Exception as error:  # whatever a library says of a network that it cannot build
+                self._refuse(candidate, 'failed', _said(error))
+                self._costs[candidate] = None
+        return self._costs[candidate]
 
     def _time(self, known: Candidate) -> bool:
         entry = self.record.entries.get(known.name) or {}
