@@ -1,9 +1,2 @@
-# All 64 CIFAR ResNets for ResNet32; the winner's config trains it with soft labels and relations.
-_base_ = './diswot_resnet20_resnet32_1xb64-steplr-240e_cifar100.py'
-
-search = dict(
-    space=dict(type='vfd.CifarResNetSpace', depths=[1, 3, 5, 7], num_classes=100),
-    scorers=['sum', 'semantic', 'relation', 'nwot'],
-    searcher=dict(type='vfd.Exhaustive'),
-    seeds=3,
-)
+# All 64 CIFAR ResNets for ResNet32.
+_base_ = ['./diswot_resnet20_resnet32_1xb64-steplr-240e_cifar100.py', './_base_/search_s0_cifar100.py']

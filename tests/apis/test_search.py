@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -14,10 +16,11 @@ import pytest
 from vfd.apis import search as api
 from vfd.apis.config import load_config
 from vfd.apis.search.record import ScoreRecord
-from vfd.apis.search.settings import read_accuracy
+from vfd.apis.search.settings import SearchSettings, read_accuracy
 from vfd.apis.training import train
 from vfd.errors import MissingFileError, UserError
 from vfd.methods.diswot.scoring import StudentScorer
+from vfd.registry import TASK_UTILS
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/diswot/search_tiny_folder.py'
@@ -147,6 +150,18 @@ def test_known_accuracies_are_compared_with_scores_and_size(folder, capsys):
         run(folder / 'other', **NOISE, search__accuracy=dict(file='known.csv', column='top2'))
     with pytest.raises(MissingFileError, match=r'missing.csv'):
         read_accuracy(dict(file='missing.csv', column='x'), str)
+
+
+@pytest.mark.parametrize(
+    'name', [path.stem for path in CONFIG.parent.glob('search_*.py') if re.search('s0|nb201', path.stem)]
+)
+def test_searches_of_spaces_with_known_accuracies_are_compared_with_them(name):
+    settings = SearchSettings.read(load_config(CONFIG.parent / f'{name}.py').search)
+    space = TASK_UTILS.build(dict(settings.space))
+    table = {**settings.accuracy, 'file': ROOT / settings.accuracy['file']}
+    rng = random.Random(0)
+    known = read_accuracy(table, space.row_name)
+    assert all(space.random(rng) in known for _ in range(20)) and settings.seeds >= 3
 
 
 def test_what_cannot_be_built_or_compared_is_counted_and_the_rest_is_ranked(folder, capsys):
