@@ -8,8 +8,11 @@ import torch
 from torch import nn
 
 import vfd.backbones  # noqa: F401  (registers the networks)
+from vfd.engine.seeding import seeded
 from vfd.errors import UserError
+from vfd.losses.sample_relations import sample_gram
 from vfd.methods.diswot.networks import ask, batch_statistics, gaussian_init, linear_classifier
+from vfd.methods.diswot.saliency import fisher
 from vfd.methods.diswot.scoring import KD_LOSSES, QUIRKS, SCORERS, StudentScorer
 from vfd.methods.diswot.zero_cost import ZERO_COST, zero_cost
 
@@ -101,6 +104,86 @@ def test_a_teacher_of_another_width_can_be_compared_by_relation_only():
         StudentScorer(teacher, ['sum'], [batch()], seeds=(0,)).scores(STUDENT)
 
 
+SIZE_32 = dict(img_size=32, patch_size=8)
+NETWORKS = {
+    'tokens': dict(model_name='test_vit', num_classes=10, **SIZE_32),
+    'channels-last': dict(
+        model_name='swin_tiny_patch4_window7_224', num_classes=10, img_size=32, embed_dim=24, window_size=4
+    ),
+    'map': dict(model_name='test_efficientnet', num_classes=10),
+}
+
+
+@pytest.mark.parametrize('layout', NETWORKS)
+def test_channels_are_channels_in_every_layout(layout):
+    """(B, H, W, C) and tokens (B, N, C) are turned; relations do not change by that."""
+    network = timm.create_model(**NETWORKS[layout]).eval()
+    images, _ = batch(4, 32)
+    with torch.no_grad():
+        features = ask(network, images).features
+        raw = network.forward_features(images)
+    assert features.shape[:2] == (4, network.num_features) and features.numel() == raw.numel()
+    torch.testing.assert_close(sample_gram(features), sample_gram(raw))
+    torch.testing.assert_close(
+        features.flatten(2).mean(2),
+        raw.mean(1) if raw.ndim == 3 else raw.mean((1, 2) if layout[0] == 'c' else (2, 3)),
+    )
+
+
+@pytest.mark.parametrize('layout', NETWORKS)
+def test_every_network_scored_against_itself(layout):
+    """Both are drawn from one seed, so that distances of maps and vectors vanish."""
+    config = NETWORKS[layout]
+    scores = ['relation', 'ickd', 'quirk_first_sample_map', 'at', 'nst', 'fitnet', 'cc', 'sp']
+    student = {'type': 'mmpretrain.TimmClassifier', **config}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('vfd.methods.diswot.scoring.seeded', lambda seed: seeded(0))
+        scorer = StudentScorer({'type': 'vfd.TimmSource', **config}, scores, [batch(4, 32)], seeds=(0,))
+        found = scorer.scores(student)
+    assert all(abs(values[0]) < 1e-9 for values in found.values()), found
+
+
+def test_fisher_sums_over_tokens_before_it_squares():
+    """A linear layer on (B, N, C) and the 1x1 convolution on (B, C, N, 1) are the same layer."""
+    torch.manual_seed(0)
+    linear, conv = nn.Linear(3, 5), nn.Conv2d(3, 5, 1)
+    conv.load_state_dict({'weight': linear.weight[:, :, None, None], 'bias': linear.bias})
+    images, labels = torch.randn(4, 3, 2, 3), torch.tensor([0, 1, 2, 3])
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = linear
+
+        def forward(self, x):
+            return self.layer(x.flatten(2).transpose(1, 2)).square().mean(1)
+
+    pooled = nn.Sequential(conv, Square(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    torch.testing.assert_close(fisher(Tokens(), images, labels), fisher(pooled, images, labels))
+
+
+class Square(nn.Module):
+    def forward(self, x):
+        return x.square()
+
+
+@pytest.mark.parametrize(
+    ('student', 'score', 'message'),
+    [
+        (dict(width=8), 'fitnet', r'fitnet needs equal widths: student .8, 32., teacher .8, 64.'),
+        (dict(width=8), 'cc', 'cc needs equal widths'),
+        (dict(width=8), 'kdsvd', 'kdsvd needs equal widths'),
+        (dict(width=8), 'ickd', 'channel by channel'),
+        (dict(width=8), 'quirk_first_sample_map', '32 of the student, 64 of the teacher'),
+        (dict(model_name='test_efficientnet'), 'at', 'stage by stage: the student has 5, the teacher 3'),
+        (dict(num_classes=12), 'kd', r'student .*12'),
+    ],
+)
+def test_losses_that_cannot_compare_say_so(student, score, message):
+    with pytest.raises(UserError, match=message):
+        StudentScorer(TEACHER, [score], [batch()], seeds=(0,)).scores({**STUDENT, **student})
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
@@ -124,6 +207,10 @@ def test_wrong_names_and_labels_of_proxies():
         zero_cost(network, images, torch.tensor([0, 10] * 4), ['snip'])
     with pytest.raises(UserError, match='EfficientNet has none'):
         zero_cost(timm.create_model('test_efficientnet'), images, labels, ['nwot'])
+    with pytest.raises(UserError, match='VisionTransformer has none'):
+        zero_cost(timm.create_model('test_vit', **SIZE_32), batch(4, 32)[0], labels[:4], ['bn_score'])
+    with pytest.raises(UserError, match='several maps'):
+        ask(timm.create_model('crossvit_tiny_240'), batch(1, 240)[0])
     with pytest.raises(UserError, match='cannot be scored'):
         ask(nn.Linear(3, 3), images)
     with pytest.raises(UserError, match='no linear classifier'):

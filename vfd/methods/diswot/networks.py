@@ -23,7 +23,7 @@ class Answer:
     """Outputs of one batch.
 
     Attributes:
-        features: (B, C, H, W), or tokens (B, N, C): what the pooling reads.
+        features: (B, C, H, W), or (B, C, N) of tokens: what the pooling reads. (B, C) where a network gives no map.
         pooled: (B, C), what the classifier reads.
         logits: (B, K).
         stages: maps of the stages, where they were asked for.
@@ -91,19 +91,35 @@ def ask(network: nn.Module, images: Tensor, stages: bool = False) -> Answer:
             maps = tuple(found)
         else:
             features = timm_like.forward_features(images)
+        _check_tensor(timm_like, features)
         pooled = timm_like.forward_head(features, pre_logits=True)
         classifier = timm_like.get_classifier()
         logits = classifier(pooled) if isinstance(classifier, nn.Linear) else timm_like.forward_head(features)
-        return Answer(features, pooled, logits, maps)
+        return Answer(_channels_first(timm_like, features), pooled, logits, maps)
     if hasattr(network, 'extract_feat') and hasattr(network, 'backbone'):
         classifier = cast(Any, network)
         outputs = classifier.extract_feat(images, stage='backbone')
+        _check_tensor(classifier.backbone, outputs[-1])
         necked = classifier.neck(outputs) if classifier.with_neck else outputs
         pooled = classifier.head.pre_logits(necked)
-        return Answer(outputs[-1], pooled, classifier.head(necked), tuple(outputs) if stages else ())
+        last = _channels_first(classifier.backbone, outputs[-1])
+        return Answer(last, pooled, classifier.head(necked), tuple(outputs) if stages else ())
     raise UserError(
         f"{type(network).__name__} cannot be scored: it is neither a network of timm nor mmpretrain's ImageClassifier"
     )
+
+
+def _check_tensor(network: nn.Module, features: object) -> None:
+    if not isinstance(features, Tensor):
+        raise UserError(
+            f'{type(network).__name__} gives several maps instead of one before its pooling: it cannot be scored'
+        )
+
+
+def _channels_first(network: nn.Module, features: Tensor) -> Tensor:
+    """A map in any layout of timm's, (B, C, H, W), (B, H, W, C) or tokens (B, N, C), with its channels behind B."""
+    last = features.ndim == 3 or str(getattr(network, 'output_fmt', '')).endswith('NHWC')
+    return features.movedim(-1, 1) if last else features
 
 
 @contextmanager

@@ -84,7 +84,10 @@ def grasp(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def fisher(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """(layers,): sum over channels of ``0.5 mean_B (sum_hw a da)^2``, a the layer's output, counted once a weight."""
+    """(layers,): sum over channels of ``0.5 mean_B (sum_hw a da)^2``, a the layer's output, counted once a weight.
+
+    Positions are pixels, or the tokens of a linear layer.
+    """
     layers = weight_layers(network)
     outputs: dict[nn.Module, Tensor] = {}
     handles = [layer.register_forward_hook(_keeper(outputs)) for layer in layers]
@@ -99,9 +102,12 @@ def fisher(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     values = dict.fromkeys(layers, images.new_zeros(()))
     for layer, gradient in zip(used, gradients, strict=True):
         if gradient is not None:
-            product = (outputs[layer].detach() * gradient).flatten(2).sum(2) if gradient.ndim == 4 else (
-                outputs[layer].detach() * gradient
-            )  # fmt: skip
+            product = outputs[layer].detach() * gradient
+            # per image and channel: of tokens and windows the channel is last, and images come first
+            if isinstance(layer, nn.Conv2d):
+                product = product.flatten(2).sum(2)
+            else:
+                product = product.reshape(len(images), -1, product.shape[-1]).sum(1)
             values[layer] = 0.5 * product.square().mean(0).sum() * layer.weight[0].numel()
     return torch.stack([values[layer] for layer in layers])
 

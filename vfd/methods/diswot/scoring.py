@@ -53,6 +53,7 @@ KD_LOSSES: dict[str, tuple[str, Callable[..., Tensor]]] = {
     'sp': ('features', sample_relations.similarity_preserving),
     'ickd': ('features', feature_maps.channel_correlation),
 }
+SAME_WIDTH = ('fitnet', 'cc', 'kdsvd')  # compare number by number; ickd says so itself
 QUIRKS = ('quirk_first_sample_map', 'quirk_first_sample_pooled', 'quirk_benchmark_script')
 METRICS = ('semantic', 'relation', 'sum')
 SCORERS = (*METRICS, *QUIRKS, *KD_LOSSES, *ZERO_COST)
@@ -215,9 +216,30 @@ class StudentScorer:
             values['sum'] = float(core.score(semantic, relation))
             for name in names & set(QUIRKS):
                 part = 'features' if name == 'quirk_first_sample_map' else 'pooled'
+                _check_comparable(name, part, student, teacher.answer)
                 distance = core.first_sample_distance(getattr(student, part), getattr(teacher.answer, part))
                 values[name] = -float(distance + (semantic if name == 'quirk_benchmark_script' else 0))
             for name in names & set(KD_LOSSES):
                 part, loss = KD_LOSSES[name]
+                _check_comparable(name, part, student, teacher.answer)
                 values[name] = -float(loss(getattr(student, part), getattr(teacher.answer, part)))
         return {name: values[name] for name in self._compared}
+
+
+def _check_comparable(name: str, part: str, student: Answer, teacher: Answer) -> None:
+    """Raise where a distance of two networks' maps or vectors has no meaning."""
+    pairs = [(getattr(student, part), getattr(teacher, part))]
+    if part == 'stages':
+        ours, theirs = pairs[0]
+        if len(ours) != len(theirs):
+            raise UserError(
+                f'{name} compares stage by stage: the student has {len(ours)}, the teacher {len(theirs)}'
+            )
+        pairs = list(zip(ours, theirs, strict=True))
+    smallest = {'stages': 4, 'features': 2 if name == 'sp' else 3}.get(part, 2)
+    for ours, theirs in pairs:
+        shapes = f'student {tuple(ours.shape)}, teacher {tuple(theirs.shape)}'
+        if min(ours.ndim, theirs.ndim) < smallest:
+            raise UserError(f'{name} needs maps with positions: {shapes}. Score with "relation".')
+        if name in SAME_WIDTH and ours.shape[1] != theirs.shape[1]:
+            raise UserError(f'{name} needs equal widths: {shapes}. Score with "relation".')

@@ -12,6 +12,7 @@ from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vfd.errors import UserError, did_you_mean
 from vfd.methods.diswot import activations, saliency
@@ -59,6 +60,10 @@ def zero_cost(
             layers = _layered(network, images, labels, names)
             values = _whole(network, images, labels, names, layers)
         if set(GAUSSIAN) & set(names):
+            if 'bn_score' in names and not any(isinstance(m, _BatchNorm) for m in network.modules()):
+                raise UserError(
+                    f'bn_score reads the variances of batch norms, and {type(network).__name__} has none'
+                )
             first, second = noise or (torch.randn_like(images), torch.randn_like(images))
             with batch_statistics(network, update=True):
                 zen, bn_score = activations.zen(network, first, second)
