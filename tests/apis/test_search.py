@@ -131,7 +131,7 @@ def test_the_released_evolution_scores_what_it_never_admitted(folder):
 
 def test_a_record_of_other_settings_is_refused(folder):
     run(folder / 'out', **NOISE)
-    with pytest.raises(UserError, match=r'begun with other settings \(init: gaussian then, default now'):
+    with pytest.raises(UserError, match=r"begun with other settings:\s+init: was 'gaussian', is 'default'"):
         run(folder / 'out', **NOISE, search__init='default')
 
 

@@ -64,7 +64,7 @@ def claim_folder(folder: Path, inputs: Mapping[str, Any], suffix: str) -> None:
 
 def refuse_changes(folder: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     """Raise UserError naming every input in which what is in a folder differs from what is to be written."""
-    changed = [f'  {line}' for line in _differences(before, after)]
+    changed = [f'  {line}' for line in differences(before, after)]
     if changed:
         raise UserError(
             f'{folder} was begun with other inputs:\n' + '\n'.join(changed) + '\n'
@@ -72,12 +72,12 @@ def refuse_changes(folder: Path, before: Mapping[str, Any], after: Mapping[str, 
         )
 
 
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any], path: str = '') -> Iterator[str]:
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], path: str = '') -> Iterator[str]:
     """Every value that is another one, in nested settings by its own name."""
     for name in dict.fromkeys([*before, *after]):
         old, new = before.get(name), after.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _differences(old, new, f'{path}{name}.')
+            yield from differences(old, new, f'{path}{name}.')
         elif old != new:
             yield f'{path}{name}: was {_short(old)}, is {_short(new)}'
 

@@ -92,8 +92,8 @@ class StoreWriter:
             self.done.update(read_index(self.path, 'merged', self.meta)[0])
             return
         name = shard_name(rank, world_size)
-        self._data = _open(self.path / f'{name}.bin')
-        self._index = _open(self.path / f'{name}.jsonl')
+        self._data = open_locked(self.path / f'{name}.bin')
+        self._index = open_locked(self.path / f'{name}.jsonl')
         sync_folder(self.path)
         self._recover()
 
@@ -206,7 +206,7 @@ class StoreWriter:
             file.seek(size)
 
 
-def _open(path: Path) -> BinaryIO:
+def open_locked(path: Path) -> BinaryIO:
     """Open for reading and writing, made when absent, locked until closed or killed."""
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), 'r+b')
     if fcntl is not None:

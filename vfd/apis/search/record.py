@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,45 +12,49 @@ from types import TracebackType
 from typing import Any
 
 from vfd.errors import UserError
+from vfd.stores.fingerprint import differences
+from vfd.stores.writer import open_locked
+
+Entry = dict[str, Any]
+CUT_OFF = re.compile(rb'[0-9a-f]{0,8}( (\{.*)?)?', re.DOTALL)  # the beginning of a line
 
 
 class ScoreRecord:
     """An append-only file of JSON lines, each with its checksum; the first line says what was searched for.
 
-    A line that a kill has cut is dropped. A file that belongs to other settings, another teacher or other images is
-    refused.
+    A last line that a kill has cut is dropped. A file that is damaged, that another process is writing, or that
+    belongs to other settings, another teacher or other images is refused.
 
     Args:
         path: the file; made when absent.
         fingerprint: plain values that have to be the same when a search goes on.
+
+    Raises:
+        UserError: the file is refused.
     """
 
     def __init__(self, path: str | Path, fingerprint: Mapping[str, Any]) -> None:
         self.path = Path(path)
-        self.entries: dict[str, dict[str, Any]] = {}
-        wanted = json.loads(json.dumps(fingerprint))
-        lines, length = _sound_lines(self.path)
-        if lines:
-            if lines[0] != wanted:
-                raise UserError(
-                    f'{self.path} was begun with other settings ({_difference(lines[0], wanted)}). Go on with those, '
-                    'or give another --work-dir.'
-                )
-            for entry in lines[1:]:
-                self.entries[entry['candidate']] = entry
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = self.path.open('r+b' if self.path.exists() else 'w+b')
+        self._stream = open_locked(self.path)
+        try:
+            head, self.entries, length = read_record(self.path)
+            wanted = json.loads(json.dumps(fingerprint))
+            refuse_other(self.path, head, wanted)
+        except UserError:
+            self._stream.close()
+            raise
         self._stream.truncate(length)
         self._stream.seek(length)
-        if not lines:
+        if head is None:
             self._write(wanted)
 
-    def add(self, entry: dict[str, Any]) -> None:
+    def add(self, entry: Entry) -> None:
         """Store what was found out about ``entry['candidate']``; it is on the disk when this returns."""
         self._write(entry)
         self.entries[entry['candidate']] = entry
 
-    def _write(self, entry: dict[str, Any]) -> None:
+    def _write(self, entry: Mapping[str, Any]) -> None:
         text = json.dumps(entry).encode()
         self._stream.write(b'%08x %s\n' % (zlib.crc32(text), text))
         self._stream.flush()
@@ -64,20 +69,43 @@ class ScoreRecord:
         self._stream.close()
 
 
-def _sound_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The lines of the file up to the first unsound one, and their length in bytes."""
-    if not path.exists():
-        return [], 0
-    lines, length = [], 0
-    for line in path.read_bytes().splitlines(keepends=True):
-        checksum, _, text = line.rstrip(b'\n').partition(b' ')
-        if not line.endswith(b'\n') or checksum != b'%08x' % zlib.crc32(text):
-            break
-        lines.append(json.loads(text))
-        length += len(line)
-    return lines, length
+def read_record(path: Path) -> tuple[Entry | None, dict[str, Entry], int]:
+    """What was searched for (None in an empty file), what is known by candidate, and the length of whole lines.
+
+    Raises:
+        UserError: a line is no line of a record, or was changed.
+    """
+    lines = path.read_bytes().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b'\n') and CUT_OFF.fullmatch(lines[-1]):
+        lines.pop()
+    found = [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
+    for number, entry in enumerate(found[1:], 2):
+        if not isinstance(entry.get('candidate'), str):
+            raise UserError(f'{path}, line {number} is about no candidate. Give another --work-dir.')
+    entries = {entry['candidate']: entry for entry in found[1:]}
+    return (found[0] if found else None), entries, sum(map(len, lines))
 
 
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return ', '.join(f'{name}: {old.get(name)} then, {new.get(name)} now' for name in names)[:400]
+def refuse_other(path: Path, head: Entry | None, wanted: Mapping[str, Any]) -> None:
+    """Raise UserError when a record was begun with other settings."""
+    changed = [] if head is None else list(differences(head, wanted))
+    if changed:
+        raise UserError(
+            f'{path} was begun with other settings:\n  '
+            + '\n  '.join(changed)
+            + '\nGo on with those, or give another --work-dir.'
+        )
+
+
+def _parsed(path: Path, number: int, line: bytes) -> Entry:
+    checksum, _, text = line.rstrip(b'\n').partition(b' ')
+    if not re.fullmatch(rb'[0-9a-f]{8}', checksum):
+        raise UserError(f'{path}, line {number} is no line of a search record. Give another --work-dir.')
+    if checksum != b'%08x' % zlib.crc32(text) or not line.endswith(b'\n'):
+        raise UserError(
+            f'{path}, line {number} is damaged, not merely cut off. Delete the file to score again.'
+        )
+    entry = json.loads(text)
+    if not isinstance(entry, dict):
+        raise UserError(f'{path}, line {number} is no line of a search record. Give another --work-dir.')
+    return entry
