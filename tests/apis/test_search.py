@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from vfd.apis import search as api
 from vfd.apis.config import load_config
@@ -119,6 +120,43 @@ def test_evolution_resumes_and_the_same_seed_ranks_the_same(folder):
     ]
     assert all(one.flops <= 4e5 for one in first.ranking) and first.refused['over the limit of flops'] > 0
     assert [one.name for one in run(folder / 'a', **options).ranking] == [one.name for one in first.ranking]
+
+
+def test_full_memory_is_not_remembered_of_a_candidate_and_its_faults_are(folder, monkeypatch):
+    models = ['test_resnet', 'test_vit', 'test_efficientnet']
+    space = dict(type='vfd.TimmSpace', models=models, num_classes=10, input_size=160, _delete_=True)
+    options = {
+        'search__images': 'noise',
+        'search__seeds': 1,
+        'search__space': space,
+        'search__limits': {'params': 1e9},
+    }
+    scores = StudentScorer.scores
+
+    def full(self, student):
+        if student['model_name'] == 'test_vit':
+            raise torch.OutOfMemoryError('CUDA out of memory')
+        return scores(self, student)
+
+    monkeypatch.setattr(StudentScorer, 'scores', full)
+    options['search__scorers'] = ['relation', 'nwot']
+    first = run(folder / 'out', **options)
+    assert 'OutOfMemoryError: CUDA out of memory' in first.failures['test_vit']
+    assert 'nwot reads the signs' in first.failures['test_efficientnet']
+    asked = []
+    monkeypatch.setattr(
+        StudentScorer, 'scores', lambda self, s: asked.append(s['model_name']) or scores(self, s)
+    )
+    again = run(folder / 'out', **options)
+    assert asked == ['test_vit'] and set(again.failures) == {'test_vit', 'test_efficientnet'}
+    assert 'nwot reads the signs' in again.failures['test_vit']
+
+
+def test_scores_of_another_library_or_device_are_not_mixed(folder, monkeypatch):
+    run(folder / 'out', **NOISE)
+    monkeypatch.setattr('vfd.apis.search.run.version', lambda name: '0.0')
+    with pytest.raises(UserError, match=r"versions\.torch: was '.*', is '0\.0'"):
+        run(folder / 'out', **NOISE)
 
 
 def test_the_released_evolution_scores_what_it_never_admitted(folder):

@@ -147,8 +147,12 @@ class Judge:
     def _score(self, candidate: str) -> dict[str, Any]:
         try:
             return {'scores': self.scorer.scores(self._student(candidate))}
-        except Exception as error:
+        except UserError as error:
             return {'scores': None, 'reason': _said(error)}
+        except (
+            Exception
+        ) as error:  # of a library, or of a device without memory: the next run may fare better
+            return {'scores': None, 'reason': _said(error), 'again': True}
 
     def _student(self, candidate: str) -> dict[str, Any]:
         return self.space.student(candidate)

@@ -23,7 +23,8 @@ class ScoreRecord:
     """An append-only file of JSON lines, each with its checksum; the first line says what was searched for.
 
     A last line that a kill has cut is dropped. A file that is damaged, that another process is writing, or that
-    belongs to other settings, another teacher or other images is refused.
+    belongs to other settings, another teacher or other images is refused. What is marked ``again`` (a failure that
+    need not repeat itself, such as full memory) is not known to the next run.
 
     Args:
         path: the file; made when absent.
@@ -39,6 +40,7 @@ class ScoreRecord:
         self._stream = open_locked(self.path)
         try:
             head, self.entries, length = read_record(self.path)
+            self.entries = {name: _kept(entry) for name, entry in self.entries.items()}
             wanted = json.loads(json.dumps(fingerprint))
             refuse_other(self.path, head, wanted)
         except UserError:
@@ -84,6 +86,13 @@ def read_record(path: Path) -> tuple[Entry | None, dict[str, Entry], int]:
             raise UserError(f'{path}, line {number} is about no candidate. Give another --work-dir.')
     entries = {entry['candidate']: entry for entry in found[1:]}
     return (found[0] if found else None), entries, sum(map(len, lines))
+
+
+def _kept(entry: Entry) -> Entry:
+    """What a later run believes."""
+    if entry.get('again'):
+        return {name: value for name, value in entry.items() if name not in ('scores', 'reason', 'again')}
+    return entry
 
 
 def refuse_other(path: Path, head: Entry | None, wanted: Mapping[str, Any]) -> None:

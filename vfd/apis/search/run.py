@@ -6,9 +6,11 @@ import json
 import random
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
@@ -96,6 +98,7 @@ def search(
         fingerprint = {
             'space': settings.space, 'teacher': teacher, 'scorers': list(settings.computed_scorers),
             'init': settings.init, 'images': digest(batches), 'seeds': settings.seeds, 'seed': settings.seed,
+            **_surroundings(settings.device),
         }  # fmt: skip
         with ScoreRecord(folder / 'scores.jsonl', fingerprint) as record:
             judge, seconds = _run(space, searcher, scorer, settings, record)
@@ -109,6 +112,13 @@ def search(
         )
         _write(result, cfg, settings, space, folder, bad)
     return result
+
+
+def _surroundings(device: str) -> dict[str, Any]:
+    """What else changes the numbers: the kind of device, and the libraries that make and run the networks."""
+    chosen = torch.device(device)
+    kind = torch.cuda.get_device_name(chosen) if chosen.type == 'cuda' else chosen.type
+    return {'device': kind, 'versions': {name: version(name) for name in ('torch', 'timm', 'mmpretrain')}}
 
 
 def _batches(cfg: Config, settings: SearchSettings, space: Any) -> tuple[list[Batch], int]:
