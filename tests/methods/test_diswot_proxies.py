@@ -217,13 +217,28 @@ def test_wrong_names_and_labels_of_proxies():
         linear_classifier(nn.Linear(3, 3))
 
 
-def test_classifiers_of_mmpretrain_answer_as_well():
-    student = dict(
-        type='mmpretrain.ImageClassifier',
-        backbone=dict(type='mmpretrain.ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4),
-        neck=dict(type='mmpretrain.GlobalAveragePooling'),
-        head=dict(type='mmpretrain.LinearClsHead', num_classes=10, in_channels=32),
+MM_STUDENT = dict(
+    type='mmpretrain.ImageClassifier',
+    backbone=dict(type='mmpretrain.ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4),
+    neck=dict(type='mmpretrain.GlobalAveragePooling'),
+    head=dict(type='mmpretrain.LinearClsHead', num_classes=10, in_channels=32),
+)
+
+
+def test_the_default_initialisation_of_mmpretrain_is_that_of_its_config(monkeypatch):
+    """Its networks are initialised by a call of their own, which torch's draws at building stand for otherwise."""
+    networks = []
+    monkeypatch.setattr(
+        StudentScorer, '_scores', lambda self, network, number: networks.append(network) or {'nwot': 0.0}
     )
+    constant = dict(type='Constant', layer='Linear', val=0.25)
+    student = {**MM_STUDENT, 'head': {**MM_STUDENT['head'], 'init_cfg': constant}}
+    StudentScorer(TEACHER, ['nwot'], [batch()], seeds=(0,), init='default').scores(student)
+    assert networks[0].head.fc.weight.eq(0.25).all()
+
+
+def test_classifiers_of_mmpretrain_answer_as_well():
+    student = MM_STUDENT
     teacher = {'type': 'vfd.TimmSource', 'model_name': 'cifar_resnet8', 'num_classes': 10, 'width': 8}
     scores = StudentScorer(teacher, ['sum', 'relation', 'snip'], [batch()], seeds=(0,)).scores(student)
     assert scores['sum'][0] < scores['relation'][0] < 0 < scores['snip'][0]

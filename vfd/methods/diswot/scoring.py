@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from vfd.engine.seeding import seeded
@@ -153,6 +154,8 @@ class StudentScorer:
         return 1000 * median(seconds[2:])
 
     def _untrained(self, network: nn.Module) -> nn.Module:
+        if self.init == 'default' and isinstance(network, BaseModule):
+            network.init_weights()  # OpenMMLab's networks are initialised only when asked; timm's are when built
         network = plain_network(network)
         if self.init == 'gaussian':
             gaussian_init(network)
