@@ -101,6 +101,7 @@ def search(
             **_surroundings(settings.device),
         }  # fmt: skip
         with ScoreRecord(folder / 'scores.jsonl', fingerprint) as record:
+            print(_described(settings, batches, record))
             judge, seconds = _run(space, searcher, scorer, settings, record)
         best = rank(judge, settings.scorers[0])
         for one in best:
@@ -127,7 +128,14 @@ def _batches(cfg: Config, settings: SearchSettings, space: Any) -> tuple[list[Ba
             settings.seeds, settings.batch_size, space.input_size, space.num_classes, settings.seed
         )
         return noise, 0
-    return training_batches(cfg, settings.seeds, settings.batch_size, settings.seed)
+    batches, bad = training_batches(cfg, settings.seeds, settings.batch_size, settings.seed)
+    size = tuple(batches[0][0].shape[2:])
+    if size != (space.input_size, space.input_size):
+        raise UserError(
+            f'the training images are {size[0]} x {size[1]} pixels, search.space counts the costs for input_size='
+            f'{space.input_size}. Make both the same: the pipeline of train_dataloader, or search.space.input_size.'
+        )
+    return batches, bad
 
 
 def _teacher(cfg: Config) -> dict[str, Any]:
@@ -139,16 +147,21 @@ def _teacher(cfg: Config) -> dict[str, Any]:
     return Config(dict(source=teacher['source']))._cfg_dict.to_dict()['source']
 
 
+def _described(settings: SearchSettings, batches: list[Batch], record: ScoreRecord) -> str:
+    counts = sorted({len(images) for images, _ in batches})
+    images = ' to '.join(map(str, (counts[0], counts[-1]) if len(counts) > 1 else counts))
+    fewer = f'; {settings.batch_size} were asked for' if counts != [settings.batch_size] else ''
+    return (
+        f'{", ".join(settings.scorers)}: {settings.seeds} seed(s) x {images} images ({settings.images}{fewer}), '
+        f'{settings.init} weights; scores: {record.path}'
+    )
+
+
 def _run(
     space: Any, searcher: Any, scorer: Any, settings: SearchSettings, record: ScoreRecord
 ) -> tuple[Judge, float]:
     total = searcher.total(space)
     done = sum('scores' in entry for entry in record.entries.values())
-    names = ', '.join(settings.scorers)
-    print(
-        f'{names}: {settings.seeds} seed(s) x {settings.batch_size} images ({settings.images}), {settings.init} '
-        f'weights; scores: {record.path}'
-    )
     print(Plan('scoring students', total, min(done, total), 200 * settings.seeds, None))
     begun = time.perf_counter()
     with Progress('scoring students', total) as progress:
