@@ -278,6 +278,27 @@ def test_dead_cells_are_counted(folder):
             '"rank" compares',
         ),
         (dict(search__space__num_classes=20), 'labels from . to 1., but the network has 10 classes'),
+        (
+            dict(search__space=dict(type='vfd.CifarResnetSpace', _delete_=True)),
+            'did you mean "vfd.CifarResNetSpace"',
+        ),
+        (
+            dict(search__space=dict(type='vfd.Exhaustive', _delete_=True)),
+            r"space: type='vfd.Exhaustive' is no space; .*",
+        ),
+        (dict(search__space=dict(models=['x'], _delete_=True)), 'space: type=None is no space'),
+        (
+            dict(search__searcher__budget=4),
+            r'searcher: vfd.Exhaustive does not take these settings: .*no arguments',
+        ),
+        (dict(search__space__depths=['a']), r'space: vfd.CifarResNetSpace does not take these settings'),
+        (dict(search__limits=dict(params='1M')), "limits.params: '1M' is no positive number"),
+        (dict(search__limits=dict(flops=-1)), 'limits.flops: -1 is no positive number'),
+        (dict(search__limits=3), 'search.limits: 3 is not of type dict'),
+        (dict(search__seeds=1.5), 'search.seeds: 1.5 is not of type int'),
+        (dict(search__seed=-1), 'seed not negative'),
+        (dict(search__device='gpu'), r'search.device: "gpu" cannot be used'),
+        (dict(search__device='meta'), r'search.device: "meta" cannot be used'),
         (dict(search__accuracy=dict(path='x')), "dict.file='accuracy.csv'"),
     ],
 )

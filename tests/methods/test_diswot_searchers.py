@@ -96,6 +96,16 @@ def test_nothing_within_the_limits_ends_the_search(searcher, monkeypatch):
     assert searcher.run(space, lambda one: 0.0, lambda one: False, random.Random(0)) == []
 
 
+@pytest.mark.parametrize('searcher', [AgingEvolution(500, 3, 2), Evolution(500, 3)])
+def test_a_space_that_was_tried_whole_ends_the_search(searcher):
+    space = CifarResNetSpace((1, 2))
+    scored: list[str] = []
+    searcher.run(
+        space, lambda one: scored.append(one) or 0.0, lambda one: not one.endswith('2'), random.Random(0)
+    )
+    assert len(scored) < 100 and set(scored) == {'1-1-1', '1-2-1', '2-1-1', '2-2-1'}
+
+
 def test_candidates_that_cannot_be_scored_do_not_become_parents(accuracy):
     def half(candidate: str) -> float:
         return accuracy[candidate] if 'avg_pool' not in candidate else INVALID

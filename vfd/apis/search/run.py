@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +23,7 @@ from vfd.apis.search.record import ScoreRecord
 from vfd.apis.search.report import correlation_rows, failure_lines, print_report, ranking_json
 from vfd.apis.search.settings import SearchSettings, read_accuracy
 from vfd.apis.search.winner import winner_config
-from vfd.errors import UserError
+from vfd.errors import UserError, did_you_mean
 from vfd.registry import TASK_UTILS
 from vfd.stores import Plan, Progress, atomic_write
 from vfd.visualization.pareto import draw_pareto
@@ -71,8 +72,10 @@ def search(
     folder = Path(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(cfg.filename or 'search').stem)
     settings = SearchSettings.read(cfg.get('search'))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
-        space: Any = TASK_UTILS.build(dict(settings.space))
-        searcher: Any = TASK_UTILS.build(dict(settings.searcher))
+        space, searcher = (
+            _built('space', settings.space, 'student'),
+            _built('searcher', settings.searcher, 'run'),
+        )
         if 'rank' in settings.scorers and settings.searcher['type'].rpartition('.')[2] not in (
             'Exhaustive',
             'RandomSearch',
@@ -113,6 +116,24 @@ def search(
         )
         _write(result, cfg, settings, space, folder, bad)
     return result
+
+
+def _built(key: str, config: Mapping[str, Any], method: str) -> Any:
+    """The space or the searcher; what it is tells one of its methods."""
+    kind = config.get('type')
+    found = TASK_UTILS.get(kind) if isinstance(kind, str) else None
+    if not hasattr(found, method):
+        known = [f'vfd.{name}' for name, cls in TASK_UTILS.module_dict.items() if hasattr(cls, method)]
+        hint = did_you_mean(str(kind), known)
+        raise UserError(
+            f'config key search.{key}: type={kind!r} is no {key}{hint}; there are: {", ".join(known)}'
+        )
+    try:
+        return TASK_UTILS.build(dict(config))
+    except UserError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f'config key search.{key}: {kind} does not take these settings: {error}') from error
 
 
 def _surroundings(device: str) -> dict[str, Any]:
@@ -166,7 +187,9 @@ def _run(
     begun = time.perf_counter()
     with Progress('scoring students', total) as progress:
         judge = Judge(space, scorer, settings, record, lambda: progress.advance(1))
-        searcher.run(space, judge.evaluate, judge.admit, random.Random(settings.seed))
+        history = searcher.run(space, judge.evaluate, judge.admit, random.Random(settings.seed))
+    if 0 < len(history) < total:
+        print(f'{len(history)} of {total}: nothing more can be drawn from the space within the limits')
     if not judge.found:
         kinds = ', '.join(f'{count} {kind}' for kind, count in judge.counts().most_common()) or 'none drawn'
         example = next(iter([*judge.failures().values(), *judge.reasons.values()]), '')

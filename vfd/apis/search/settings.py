@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from vfd.errors import MissingFileError, UserError, did_you_mean
 
@@ -60,10 +61,12 @@ class SearchSettings:
         """From the config's ``search``.
 
         Raises:
-            UserError: it is not there, or says what nobody reads.
+            UserError: it is not there, says what nobody reads, or has values that make no sense.
         """
         if config is None:
             raise UserError('the config has no search=dict(space=..., ...): see configs/diswot/search_*.py')
+        if not isinstance(config, Mapping):
+            raise UserError(f'config key search: {config!r} is no dict')
         names = [one.name for one in fields(cls)]
         for name in config:
             if name not in names:
@@ -72,18 +75,39 @@ class SearchSettings:
             raise UserError("config key search: space=dict(type='vfd.CifarResNetSpace') is missing")
         given = dict(config)
         scorers = given.get('scorers', ('sum',))
-        given['scorers'] = (scorers,) if isinstance(scorers, str) else tuple(scorers)
+        given['scorers'] = tuple(map(str, [scorers] if not isinstance(scorers, (list, tuple)) else scorers))
         settings = cls(**given)
-        for name in settings.limits:
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        kinds = {
+            'space': Mapping, 'searcher': Mapping, 'limits': Mapping, 'seeds': int, 'seed': int, 'batch_size': int,
+            'init': str, 'images': str, 'device': str, 'measure_latency': bool,
+        }  # fmt: skip
+        for name, kind in kinds.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+                expected = 'dict' if kind is Mapping else kind.__name__
+                raise UserError(f'config key search.{name}: {value!r} is not of type {expected}')
+        for name, limit in self.limits.items():
             if name not in LIMITS:
                 raise UserError(f'config key search.limits: "{name}" is not one of {list(LIMITS)}')
-        if settings.images not in ('train', 'noise'):
-            raise UserError(f'config key search.images: {settings.images!r} is not one of "train", "noise"')
-        if settings.seeds < 1 or settings.batch_size < 2:
-            raise UserError('config key search: seeds must be at least 1 and batch_size at least 2')
-        if not settings.scorers:
+            if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
+                raise UserError(f'config key search.limits.{name}: {limit!r} is no positive number')
+        if self.images not in ('train', 'noise'):
+            raise UserError(f'config key search.images: {self.images!r} is not one of "train", "noise"')
+        if self.seeds < 1 or self.batch_size < 2 or self.seed < 0:
+            raise UserError(
+                'config key search: seeds must be at least 1, batch_size at least 2, and seed not negative'
+            )
+        if not self.scorers:
             raise UserError("config key search.scorers: name at least one, such as 'sum'")
-        return settings
+        try:
+            torch.zeros(1, device=self.device).item()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f'config key search.device: "{self.device}" cannot be used: {reason}') from None
 
     @property
     def computed_scorers(self) -> tuple[str, ...]:

@@ -87,8 +87,7 @@ class RandomSearch:
 
     def total(self, space: Space) -> int:
         """The budget, or the size of a smaller space."""
-        found = space.candidates()
-        return self.budget if found is None else min(self.budget, len(found))
+        return _at_most(self.budget, space)
 
     def run(self, space: Space, evaluate: Evaluate, admit: Admit, rng: Random) -> History:
         """See :class:`Searcher`."""
@@ -151,10 +150,19 @@ class AgingEvolution:
 
     def run(self, space: Space, evaluate: Evaluate, admit: Admit, rng: Random) -> History:
         """See :class:`Searcher`."""
-        members: History = self._first(space, evaluate, admit, rng)
+        left = set(
+            space.candidates() or ()
+        )  # of a space that is listed: when all were tried, nothing is left to find
+        listed = bool(left)
+
+        def admitted(one: str) -> bool:
+            left.discard(one)
+            return admit(one)
+
+        members: History = self._first(space, evaluate, admitted, rng)
         history = list(members)
-        while members and len(history) < self.budget:
-            child = self._child(space, members, admit, rng)
+        while members and len(history) < self.budget and not (listed and not left):
+            child = self._child(space, members, admitted, rng)
             if child is None:
                 break
             entry = (child, evaluate(child))
@@ -211,8 +219,8 @@ class Evolution:
     few = 10  # up to so many members, candidates come from the space's start
 
     def total(self, space: Space) -> int:
-        """The budget."""
-        return self.budget
+        """The budget, or the size of a smaller space."""
+        return _at_most(self.budget, space)
 
     def run(self, space: Space, evaluate: Evaluate, admit: Admit, rng: Random) -> History:
         """See :class:`Searcher`."""
@@ -247,6 +255,11 @@ def _draw(draw: Callable[[], str], admit: Admit) -> str | None:
         if admit(one):
             return one
     return None
+
+
+def _at_most(budget: int, space: Space) -> int:
+    found = space.candidates()
+    return budget if found is None else min(budget, len(found))
 
 
 def _positive(name: str, value: int) -> int:
