@@ -1,5 +1,8 @@
 """Rank networks of timm for a teacher, without training: ``search_demo.py FOLDER --teacher resnet50``.
 
+With ``--table tests/golden/data/diswot/nb201_accuracy.npz`` instead of a folder it shows what searchers find in
+NAS-Bench-201 when the score is the accuracy itself.
+
 All networks have random weights: that is the method's own rule, and nothing is downloaded. What is compared is how the
 teacher and a student relate the images to each other, so a few different images are needed.
 """
@@ -52,17 +55,38 @@ def run(args: argparse.Namespace) -> None:
     search(Config(config), args.out)
 
 
+def search_table(args: argparse.Namespace) -> None:
+    """Let random search and evolution look for the best cell of a table."""
+    import random
+    from statistics import mean, pstdev
+
+    from vfd.methods.diswot.searchers import AgingEvolution, RandomSearch
+    from vfd.methods.diswot.spaces import NASBench201Space
+    from vfd.methods.diswot.table import TableScorer
+
+    space = NASBench201Space()
+    oracle = TableScorer(space, args.table, args.column)
+    print(f'best of {len(oracle.known)} cells: {max(oracle.known.values()):.2f}')
+    for searcher in (RandomSearch(300), AgingEvolution(300)):
+        runs = [searcher.run(space, oracle, lambda _: True, random.Random(seed)) for seed in range(20)]
+        best = [max(score for _, score in run) for run in runs]
+        print(f'{type(searcher).__name__}, 300 cells, 20 seeds: {mean(best):.2f} ± {pstdev(best):.2f}')
+
+
 def main() -> int:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Rank networks of timm for a teacher without training them.')
-    parser.add_argument('images', help='folder of images')
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument('images', nargs='?', help='folder of images')
+    what.add_argument('--table', help='table of NAS-Bench-201 accuracies to search in, without images')
+    parser.add_argument('--column', default='cifar100', help='of the table')
     parser.add_argument('--teacher', default='resnet50', help='a network of timm')
     parser.add_argument('--students', nargs='+', default=STUDENTS, help='networks of timm, names or patterns')
     parser.add_argument('--size', type=int, default=128, help='side of the images in pixels')
     parser.add_argument('--seeds', type=int, default=2, help='draws of the weights')
     parser.add_argument('--out', default='work_dirs/search_demo', help='folder for ranking and picture')
     args = parser.parse_args()
-    return guarded(lambda: run(args))
+    return guarded(lambda: search_table(args) if args.table else run(args))
 
 
 if __name__ == '__main__':

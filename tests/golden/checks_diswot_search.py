@@ -26,6 +26,7 @@ from vfd.methods.diswot.listed_spaces import counted_cost
 from vfd.methods.diswot.searchers import AgingEvolution
 from vfd.methods.diswot.spaces import CifarResNetSpace, NASBench201Space
 from vfd.methods.diswot.structures import MOVES, neighbour_lists
+from vfd.methods.diswot.table import TableScorer
 
 
 def check_rank(case) -> None:
@@ -84,19 +85,15 @@ def check_evolution(case) -> None:
     assert [format_cell(cell) for cell in cells] == sampling['random']
     assert [format_cell(mutate_cell(cell, rng)) for cell in cells] == sampling['mutated']
 
-    table = case.companion('nb201_accuracy.npz')
-    names = table['op_names'].tolist()
-    accuracy = {
-        format_cell(tuple(names[op] for op in ops)): float(value)
-        for ops, value in zip(table['ops'], table['cifar100'], strict=True)
-    }
+    space = NASBench201Space()
+    accuracy = TableScorer(space, case.path.parent / 'nb201_accuracy.npz', 'cifar100')
     for name, quirk in (('reference_trace', None), ('official_trace', 'released')):
         trace = case[name]
         wanted = trace['history']
         searcher = AgingEvolution(len(wanted), trace['population'], trace['sample'], quirk=quirk)
         history = searcher.run(
-            NASBench201Space(),
-            accuracy.__getitem__,
+            space,
+            accuracy,
             lambda candidate, trace=trace: additive_flops(candidate) <= trace['target_flops'],
             random.Random(trace['seed']),
         )

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vfd.backbones.nas_bench_201 import OPERATIONS, format_cell
+from vfd.backbones.nas_bench_201 import format_cell
 from vfd.errors import UserError
 from vfd.methods.diswot.searchers import INVALID, AgingEvolution, Evolution, Exhaustive, RandomSearch
 from vfd.methods.diswot.spaces import CifarResNetSpace, NASBench201Space, PlainNetSpace
+from vfd.methods.diswot.table import TableScorer
 
 TABLE = Path(__file__).parents[1] / 'golden/data/diswot/nb201_accuracy.npz'
 SPACE = NASBench201Space(100)
@@ -20,25 +21,21 @@ START = 'SuperConvK3BNRELU(3,16,1,1)SuperResK3K3(16,32,2,16,2)SuperResK3K3(32,64
 
 
 @pytest.fixture(scope='module')
-def accuracy() -> dict[str, float]:
-    """CIFAR-100 accuracy of every cell: the oracle."""
-    with np.load(TABLE) as table:
-        return {
-            format_cell(tuple(OPERATIONS[op] for op in ops)): float(value)
-            for ops, value in zip(table['ops'], table['cifar100'], strict=True)
-        }
+def oracle() -> TableScorer:
+    """CIFAR-100 accuracy of every cell."""
+    return TableScorer(SPACE, TABLE, 'cifar100')
 
 
-def best_of(searcher, accuracy, seed: int) -> float:
-    history = searcher.run(SPACE, accuracy.__getitem__, lambda candidate: True, random.Random(seed))
+def best_of(searcher, oracle, seed: int) -> float:
+    history = searcher.run(SPACE, oracle, lambda candidate: True, random.Random(seed))
     assert len(history) == searcher.total(SPACE) == 300
     return max(score for _, score in history)
 
 
-def test_aging_evolution_finds_cells_that_random_search_does_not(accuracy):
+def test_aging_evolution_finds_cells_that_random_search_does_not(oracle):
     """Published settings (36 members, tournaments of 8), 300 evaluations, mean of 20 seeds."""
-    evolved = [best_of(AgingEvolution(300), accuracy, seed) for seed in range(20)]
-    drawn = [best_of(RandomSearch(300), accuracy, seed) for seed in range(20)]
+    evolved = [best_of(AgingEvolution(300), oracle, seed) for seed in range(20)]
+    drawn = [best_of(RandomSearch(300), oracle, seed) for seed in range(20)]
     assert np.mean(evolved) >= 73.2
     assert np.mean(evolved) > np.mean(drawn) + 0.5
 
@@ -57,8 +54,8 @@ def within(candidate: str) -> bool:
     ],
     ids=['random', 'aging', 'aging-crossover', 'evolution'],
 )
-def test_limits_hold_and_the_same_seed_searches_the_same(searcher, accuracy):
-    runs = [searcher.run(SPACE, accuracy.__getitem__, within, random.Random(seed)) for seed in (3, 3, 4)]
+def test_limits_hold_and_the_same_seed_searches_the_same(searcher, oracle):
+    runs = [searcher.run(SPACE, oracle, within, random.Random(seed)) for seed in (3, 3, 4)]
     assert runs[0] == runs[1] != runs[2]
     assert len(runs[0]) == 60 and all(within(candidate) for candidate, _ in runs[0])
 
@@ -106,9 +103,9 @@ def test_a_space_that_was_tried_whole_ends_the_search(searcher):
     assert len(scored) < 100 and set(scored) == {'1-1-1', '1-2-1', '2-1-1', '2-2-1'}
 
 
-def test_candidates_that_cannot_be_scored_do_not_become_parents(accuracy):
+def test_candidates_that_cannot_be_scored_do_not_become_parents(oracle):
     def half(candidate: str) -> float:
-        return accuracy[candidate] if 'avg_pool' not in candidate else INVALID
+        return oracle(candidate) if 'avg_pool' not in candidate else INVALID
 
     history = AgingEvolution(80, 10, 5).run(SPACE, half, lambda one: True, random.Random(0))
     late = [score for _, score in history[40:]]

@@ -39,8 +39,8 @@ def correlation_rows(ranking: Sequence[Candidate], scorers: Sequence[str]) -> li
 
     Returns:
         One row a score and baseline: ``tau``, ``rho`` (mean and deviation over the seeds), ``tau_at_params`` and
-        ``tau_at_flops`` (partial, of the mean score), ``precision_at_top``, ``best_rank_at_top``; none where fewer
-        than five accuracies are known.
+        ``tau_at_flops`` (partial, of the mean score; NaN where nothing is left to explain), ``precision_at_top``,
+        ``best_rank_at_top``; none where fewer than five accuracies are known.
     """
     # by name: where values are tied, their order must not be that of the ranking
     known = sorted((one for one in ranking if one.accuracy is not None), key=lambda one: one.name)
@@ -53,11 +53,11 @@ def correlation_rows(ranking: Sequence[Candidate], scorers: Sequence[str]) -> li
         seeds = budgets[name][None] if name in BASELINES else np.array([one.scores[name] for one in known]).T
         mean = seeds.mean(0)
         row: dict[str, Any] = {'score': name, 'candidates': len(known)}
-        row['tau'] = asdict(over_seeds(kendall, true, seeds))
+        row['tau'] = asdict(over_seeds(kendall, true, seeds))  # NaN where a score is the same for all
         row['rho'] = asdict(over_seeds(spearman, true, seeds))
         for budget, values in budgets.items():
             partial = float('nan') if budget == name else partial_kendall(true, mean, values)
-            row[f'tau_at_{budget}'] = partial if math.isfinite(partial) else None
+            row[f'tau_at_{budget}'] = partial
         row['precision_at_top'] = float(precision_at_k(true, mean, [TOP])[0, 2])
         row['best_rank_at_top'] = int(rank_at_k(true, mean, [TOP])[0, 1])
         rows.append(row)
@@ -80,7 +80,7 @@ def ranking_json(result: SearchResult, settings: SearchSettings, bad: int) -> di
             'rank': place, 'candidate': one.name, 'scores': scores, 'params': one.params, 'flops': one.flops,
             'latency_ms': one.latency_ms, 'accuracy': one.accuracy,
         })  # fmt: skip
-    return {
+    return _plain({
         'ranked_by': result.scorer,
         'settings': asdict(settings),
         'candidates': candidates,
@@ -91,7 +91,16 @@ def ranking_json(result: SearchResult, settings: SearchSettings, bad: int) -> di
         'refused': result.refused,
         'failures': result.failures,
         'unreadable_images': bad,
-    }
+    })  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it, which knows no NaN: null."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_report(result: SearchResult, settings: SearchSettings) -> None:
@@ -100,12 +109,18 @@ def print_report(result: SearchResult, settings: SearchSettings) -> None:
     if not console.is_terminal:
         console = Console(width=WIDTH)
     console.print(_ranking_table(result, settings))
+    known = sum(one.accuracy is not None for one in result.ranking)
+    if 0 < known < len(result.ranking):
+        console.print(
+            f'The accuracies of {known} of {len(result.ranking)} students are known.', highlight=False
+        )
     if result.correlations:
         console.print(_correlation_table(result.correlations))
     else:
+        few = f'Fewer than {FEWEST}' if known else 'No'
         console.print(
-            'No accuracies are known here, so nothing says how far this ranking can be trusted. Size alone is a strong '
-            'baseline: compare candidates of equal parameters or FLOPs, or set limits.',
+            f'{few} accuracies are known here, so nothing says how far this ranking can be trusted. Size alone is a '
+            'strong baseline: compare candidates of equal parameters or FLOPs, or set limits.',
             highlight=False,
         )
 
@@ -155,7 +170,7 @@ def _correlation_table(rows: Sequence[dict[str, Any]]) -> Table:
         at = [row[f'tau_at_{budget}'] for budget in BASELINES]
         table.add_row(
             row['score'], *(_spread(row[name]) for name in ('tau', 'rho')),
-            *('' if value is None else f'{value:.2f}' for value in at),
+            *(f'{value:.2f}' if math.isfinite(value) else '' for value in at),
             f'{row["precision_at_top"]:.2f}', str(row['best_rank_at_top']),
         )  # fmt: skip
     return table
@@ -182,5 +197,7 @@ def _mean_and_spread(values: Sequence[float]) -> str:
 
 
 def _spread(value: dict[str, Any]) -> str:
+    if not math.isfinite(value['mean']):
+        return ''
     mean = f'{value["mean"]:.2f}'
     return f'{mean} ± {value["deviation"]:.2f}' if len(value['values']) > 1 else mean

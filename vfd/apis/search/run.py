@@ -21,7 +21,7 @@ from vfd.apis.search.judge import Candidate, Judge
 from vfd.apis.search.ranking import rank
 from vfd.apis.search.record import ScoreRecord
 from vfd.apis.search.report import correlation_rows, failure_lines, print_report, ranking_json
-from vfd.apis.search.settings import SearchSettings, read_accuracy
+from vfd.apis.search.settings import SearchSettings
 from vfd.apis.search.winner import winner_config
 from vfd.errors import UserError, did_you_mean
 from vfd.registry import TASK_UTILS
@@ -84,7 +84,9 @@ def search(
                 'the score "rank" compares all candidates with each other, so evolution cannot climb it: take '
                 'vfd.Exhaustive or vfd.RandomSearch, or the score "sum"'
             )
-        accuracy = read_accuracy(settings.accuracy, space.row_name)
+        table: Any = settings.accuracy and TASK_UTILS.build(
+            {'type': 'vfd.TableScorer', 'space': space, **settings.accuracy}
+        )
         batches, bad = _batches(cfg, settings, space)
         teacher = _teacher(cfg)
         scorer: Any = TASK_UTILS.build(
@@ -107,8 +109,10 @@ def search(
             print(_described(settings, batches, record))
             judge, seconds = _run(space, searcher, scorer, settings, record)
         best = rank(judge, settings.scorers[0])
-        for one in best:
-            one.accuracy = accuracy.get(one.name)
+        if table:
+            table.check([one.name for one in best])
+            for one in best:
+                one.accuracy = table.known.get(one.name)
         files = {'record': folder / 'scores.jsonl'}
         rows = correlation_rows(best, settings.scorers)
         result = SearchResult(
@@ -205,7 +209,9 @@ def _write(
 ) -> None:
     files = result.files
     files['ranking'], files['picture'] = folder / 'ranking.json', folder / 'pareto.png'
-    atomic_write(files['ranking'], json.dumps(ranking_json(result, settings, bad), indent=1) + '\n')
+    atomic_write(
+        files['ranking'], json.dumps(ranking_json(result, settings, bad), indent=1, allow_nan=False) + '\n'
+    )
     costs: dict[str, list[float]] = {
         'parameters, M': [one.params / 1e6 for one in result.ranking],
         'multiply-accumulates, M': [one.flops / 1e6 for one in result.ranking],

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from vfd.errors import MissingFileError, UserError, did_you_mean
+from vfd.errors import UserError, did_you_mean
 
 LIMITS = ('flops', 'params', 'latency_ms')
 
@@ -101,6 +96,9 @@ class SearchSettings:
             raise UserError(
                 'config key search: seeds must be at least 1, batch_size at least 2, and seed not negative'
             )
+        table = self.accuracy
+        if table is not None and (not isinstance(table, Mapping) or set(table) != {'file', 'column'}):
+            raise UserError("config key search.accuracy: write dict(file='accuracy.csv', column='top1')")
         if not self.scorers:
             raise UserError("config key search.scorers: name at least one, such as 'sum'")
         try:
@@ -121,48 +119,3 @@ class SearchSettings:
     def times(self) -> bool:
         """Whether latencies are measured."""
         return self.measure_latency or 'latency_ms' in self.limits
-
-
-def read_accuracy(
-    table: Mapping[str, str] | None, row_name: Callable[[Mapping[str, Any]], str]
-) -> dict[str, float]:
-    """Known accuracies by candidate.
-
-    Args:
-        table: ``file`` and ``column``; None for none.
-        row_name: says which candidate a row is about.
-    """
-    if table is None:
-        return {}
-    if set(table) != {'file', 'column'}:
-        raise UserError("config key search.accuracy: write dict(file='accuracy.csv', column='top1')")
-    path, column = Path(table['file']), table['column']
-    if not path.is_file():
-        raise MissingFileError(f'search.accuracy.file: {path} does not exist')
-    rows = _npz_rows(path, column) if path.suffix == '.npz' else _csv_rows(path)
-    if rows and column not in rows[0]:
-        raise UserError(
-            f'search.accuracy: {path} has no column "{column}"{did_you_mean(column, rows[0])}; it has '
-            f'{", ".join(rows[0])}'
-        )
-    try:
-        return {row_name(row): float(row[column]) for row in rows}
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(
-            f'search.accuracy: {path} is no table of accuracies for this space ({error})'
-        ) from None
-
-
-def _csv_rows(path: Path) -> list[Mapping[str, Any]]:
-    data = path.read_bytes()
-    text = (gzip.decompress(data) if path.suffix == '.gz' else data).decode('utf-8')
-    return list(csv.DictReader(io.StringIO(text)))
-
-
-def _npz_rows(path: Path, column: str) -> list[Mapping[str, Any]]:
-    with np.load(path, allow_pickle=False) as file:
-        if column not in file.files:
-            return [dict.fromkeys(file.files)]
-        count = len(file[column])
-        arrays = {name: file[name].tolist() for name in file.files if len(file[name]) == count}
-    return [dict(zip(arrays, values, strict=True)) for values in zip(*arrays.values(), strict=True)]
