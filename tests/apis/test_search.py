@@ -168,6 +168,36 @@ def test_the_released_evolution_scores_what_it_never_admitted(folder):
     assert len(result.ranking) > 1 and any(one.params > 90e3 for one in result.ranking)
 
 
+def test_size_is_a_score_and_needs_no_network(folder, monkeypatch, capsys):
+    monkeypatch.setattr(StudentScorer, '_scores', None)
+    rows = [f'{a}-{b}-{c},{50 + a + 2 * b + 3 * c}' for a in (1, 2) for b in (1, 2) for c in (1, 2)]
+    (folder / 'known.csv').write_text('\n'.join(['candidate,top1', *rows]))
+    accuracy = dict(file='known.csv', column='top1')
+    for size in ('params', 'flops'):
+        result = run(folder / size, **NOISE, search__scorers=[size], search__accuracy=accuracy)
+        sizes = [getattr(one, size) for one in result.ranking]
+        assert sizes == sorted(sizes, reverse=True) and result.scorer == size
+        assert [row['score'] for row in result.correlations] == list(dict.fromkeys([size, 'params', 'flops']))
+    assert f'best first by {size}' in capsys.readouterr().out
+
+
+def test_evolution_may_show_the_combined_rank_beside_what_it_climbs(folder):
+    searcher = dict(type='vfd.AgingEvolution', budget=6, population=3, tournament=2, _delete_=True)
+    result = run(folder / 'out', **NOISE, search__searcher=searcher, search__scorers=['sum', 'rank'])
+    assert all(len(one.scores['rank']) == 1 for one in result.ranking) and result.scorer == 'sum'
+
+
+def test_options_are_merged_over_a_loaded_config(folder):
+    cfg = load_config(CONFIG)
+    result = api.search(
+        cfg, folder / 'out', {'search.images': 'noise', 'search.seeds': 1, 'search.scorers': ['params']}
+    )
+    assert result.scorer == 'params'
+    assert 'images' not in cfg.search and cfg.search.seeds == 2
+    with pytest.raises(UserError, match='options do not fit'):
+        api.search(cfg, folder / 'out', {'search.space.depths.x': 1})
+
+
 def test_a_record_of_other_settings_is_refused(folder):
     run(folder / 'out', **NOISE)
     with pytest.raises(UserError, match=r"begun with other settings:\s+init: was 'gaussian', is 'default'"):

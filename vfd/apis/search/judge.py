@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vfd.apis.search.record import ScoreRecord
-from vfd.apis.search.settings import SearchSettings
+from vfd.apis.search.settings import SIZES, SearchSettings
 from vfd.errors import UserError
 
 INVALID = float('-inf')
@@ -90,9 +90,11 @@ class Judge:
         if entry['scores'] is None:
             self._refuse(candidate, 'failed', entry['reason'])
             return INVALID
-        known.scores = entry['scores']
+        sizes = {name: [float(getattr(known, name))] * self.settings.seeds for name in SIZES}
+        known.scores = {**entry['scores'], **{n: v for n, v in sizes.items() if n in self.settings.scorers}}
         self.found[candidate] = known
-        return known.mean(self.settings.computed_scorers[0])
+        first = self.settings.scorers[0]
+        return known.mean(first) if first != 'rank' else 0.0  # known when all are, see ranking.py
 
     def failures(self) -> dict[str, str]:
         """Candidate that could not be built or scored -> what was said."""

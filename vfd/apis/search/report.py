@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vfd.apis.search.judge import Candidate
-from vfd.apis.search.settings import SearchSettings
+from vfd.apis.search.settings import SIZES, SearchSettings
 from vfd.evaluation.rank_statistics import (
     kendall,
     over_seeds,
@@ -31,7 +31,6 @@ TOP = 0.1  # share that P@top and best rank are about
 EXAMPLES = 5  # failures that are spelt out
 SHOWN = 15  # candidates in the terminal
 WIDTH = 130  # columns where there is no terminal
-BASELINES = ('params', 'flops')
 
 
 def correlation_rows(ranking: Sequence[Candidate], scorers: Sequence[str]) -> list[dict[str, Any]]:
@@ -47,10 +46,10 @@ def correlation_rows(ranking: Sequence[Candidate], scorers: Sequence[str]) -> li
     if len(known) < FEWEST:
         return []
     true = np.array([one.accuracy for one in known], float)
-    budgets = {name: np.array([getattr(one, name) for one in known]) for name in BASELINES}
+    budgets = {name: np.array([getattr(one, name) for one in known]) for name in SIZES}
     rows = []
-    for name in (*scorers, *BASELINES):
-        seeds = budgets[name][None] if name in BASELINES else np.array([one.scores[name] for one in known]).T
+    for name in dict.fromkeys((*scorers, *SIZES)):
+        seeds = budgets[name][None] if name in SIZES else np.array([one.scores[name] for one in known]).T
         mean = seeds.mean(0)
         row: dict[str, Any] = {'score': name, 'candidates': len(known)}
         row['tau'] = asdict(over_seeds(kendall, true, seeds))  # NaN where a score is the same for all
@@ -85,7 +84,7 @@ def ranking_json(result: SearchResult, settings: SearchSettings, bad: int) -> di
         'settings': asdict(settings),
         'candidates': candidates,
         'baselines': {
-            name: max(result.ranking, key=lambda one: getattr(one, name)).name for name in BASELINES
+            name: max(result.ranking, key=lambda one: getattr(one, name)).name for name in SIZES
         },
         'correlations': result.correlations,
         'refused': result.refused,
@@ -141,12 +140,13 @@ def _ranking_table(result: SearchResult, settings: SearchSettings) -> Table:
         *(['ms'] if settings.times else []),
         *(['accuracy'] if accuracy else []),
     ]
-    for name in (*settings.scorers, *sizes):
+    others = [name for name in settings.scorers[1:] if name not in SIZES]
+    for name in (result.scorer, *others, *sizes):
         table.add_column(name, justify='right', no_wrap=True)
-    by = {name: _places([getattr(one, name) for one in result.ranking]) for name in BASELINES}
+    by = {name: _places([getattr(one, name) for one in result.ranking]) for name in SIZES}
     for place, one in enumerate(result.ranking[:SHOWN]):
         cells = [str(place + 1), one.name, _mean_and_spread(one.scores[result.scorer])]
-        cells += [f'{one.mean(name):.4g}' for name in settings.scorers[1:]]
+        cells += [f'{one.mean(name):.4g}' for name in others]
         cells += [f'{one.params / 1e6:.3f} M', str(by['params'][place])]
         cells += [f'{one.flops / 1e6:.1f}', str(by['flops'][place])]
         cells += [f'{one.latency_ms:.2f}'] if settings.times else []
@@ -167,7 +167,7 @@ def _correlation_table(rows: Sequence[dict[str, Any]]) -> Table:
     for name in ('score', 'tau', 'rho', 'tau at params', 'tau at FLOPs', 'P@top 10%', 'best rank@10%'):
         table.add_column(name, justify='left' if name == 'score' else 'right')
     for row in rows:
-        at = [row[f'tau_at_{budget}'] for budget in BASELINES]
+        at = [row[f'tau_at_{budget}'] for budget in SIZES]
         table.add_row(
             row['score'], *(_spread(row[name]) for name in ('tau', 'rho')),
             *(f'{value:.2f}' if math.isfinite(value) else '' for value in at),

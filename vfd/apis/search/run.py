@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import time
@@ -68,7 +69,7 @@ def search(
     Raises:
         UserError: the settings contradict each other, nothing is left within the limits, no candidate can be scored.
     """
-    cfg = config if isinstance(config, Config) else load_config(config, options)
+    cfg = _merged(config, options) if isinstance(config, Config) else load_config(config, options)
     folder = Path(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(cfg.filename or 'search').stem)
     settings = SearchSettings.read(cfg.get('search'))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
@@ -76,13 +77,13 @@ def search(
             _built('space', settings.space, 'student'),
             _built('searcher', settings.searcher, 'run'),
         )
-        if 'rank' in settings.scorers and settings.searcher['type'].rpartition('.')[2] not in (
+        if settings.scorers[0] == 'rank' and settings.searcher['type'].rpartition('.')[2] not in (
             'Exhaustive',
             'RandomSearch',
         ):
             raise UserError(
                 'the score "rank" compares all candidates with each other, so evolution cannot climb it: take '
-                'vfd.Exhaustive or vfd.RandomSearch, or the score "sum"'
+                'vfd.Exhaustive or vfd.RandomSearch, or another first score, such as "sum"'
             )
         table: Any = settings.accuracy and TASK_UTILS.build(
             {'type': 'vfd.TableScorer', 'space': space, **settings.accuracy}
@@ -120,6 +121,16 @@ def search(
         )
         _write(result, cfg, settings, space, folder, bad)
     return result
+
+
+def _merged(config: Config, options: dict[str, Any] | None) -> Config:
+    """A loaded config with the options, itself unchanged."""
+    merged = copy.deepcopy(config)
+    try:
+        merged.merge_from_dict(options or {})
+    except (KeyError, TypeError, IndexError, AssertionError) as error:
+        raise UserError(f'the options do not fit the config: {error}') from None
+    return merged
 
 
 def _built(key: str, config: Mapping[str, Any], method: str) -> Any:

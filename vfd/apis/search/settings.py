@@ -10,6 +10,7 @@ import torch
 
 from vfd.errors import UserError, did_you_mean
 
+SIZES = ('params', 'flops')  # scores that need no network: the largest is the best
 LIMITS = ('flops', 'params', 'latency_ms')
 
 
@@ -21,7 +22,7 @@ class SearchSettings:
         space: config of a search space (``vfd.CifarResNetSpace``, ``vfd.NASBench201Space``, ``vfd.PlainNetSpace``,
             ``vfd.TimmSpace``, ``vfd.ConfigSpace``).
         scorers: names of scores; the search maximises the first one. ``rank`` is the mean rank of the semantic and the
-            relation metric (spaces that are scored as a whole only).
+            relation metric, which evolution cannot climb; ``params`` and ``flops`` are the size.
         searcher: config of a searcher (``vfd.Exhaustive``, ``vfd.RandomSearch``, ``vfd.AgingEvolution``,
             ``vfd.Evolution``).
         seeds: draws of the weights, each with a batch of its own; scores are their means.
@@ -109,8 +110,8 @@ class SearchSettings:
 
     @property
     def computed_scorers(self) -> tuple[str, ...]:
-        """The scores that are computed a candidate: ``rank`` comes from two of them."""
-        wanted = [name for name in self.scorers if name != 'rank']
+        """The scores that a network is asked for; ``rank`` comes from two of them."""
+        wanted = [name for name in self.scorers if name not in ('rank', *SIZES)]
         if 'rank' in self.scorers:
             wanted += ['semantic', 'relation']
         return tuple(dict.fromkeys(wanted))

@@ -85,7 +85,8 @@ class StudentScorer:
         device: where the networks run.
 
     Raises:
-        UserError: an unknown scorer, a network that gives no map or classifier, a label that is no class.
+        UserError: an unknown scorer, no batch or seed, a network that gives no map or classifier, a label that is
+            no class.
     """
 
     def __init__(
@@ -104,8 +105,8 @@ class StudentScorer:
                 )
         if init not in ('gaussian', 'default'):
             raise UserError(f'init={init!r} is not one of "gaussian", "default"')
-        if not scorers or not batches or not seeds:
-            raise UserError('scoring needs at least one scorer, one batch and one seed')
+        if not batches or not seeds:
+            raise UserError('scoring needs at least one batch and one seed')
         self.scorers = tuple(dict.fromkeys(scorers))
         self.seeds = tuple(seeds)
         self.init = init
@@ -130,7 +131,7 @@ class StudentScorer:
             Exception: whatever its library says of a config that it cannot build.
         """
         found: dict[str, list[float]] = {name: [] for name in self.scorers}
-        for number, seed in enumerate(self.seeds):
+        for number, seed in enumerate(self.seeds if self.scorers else ()):
             with seeded(2 * seed + 1):
                 network = self._untrained(build_student(student))
                 for name, value in self._scores(network, number).items():
