@@ -205,6 +205,11 @@ def test_wrong_names_and_labels_of_proxies():
         zero_cost(network, images, labels, ['snipp'])
     with pytest.raises(UserError, match='labels from 0 to 10'):
         zero_cost(network, images, torch.tensor([0, 10] * 4), ['snip'])
+    with pytest.raises(UserError, match='labels from -1'):
+        zero_cost(network, images, torch.full((8,), -1), ['epe_nas'])
+    with pytest.raises(UserError, match='100 classes or fewer, the network has 101'):
+        zero_cost(timm.create_model('cifar_resnet8', num_classes=101), images, labels, ['epe_nas'])
+    assert set(zero_cost(network, images, torch.full((8,), -1), ['jacov'])[0]) == {'jacov'}
     with pytest.raises(UserError, match='EfficientNet has none'):
         zero_cost(timm.create_model('test_efficientnet'), images, labels, ['nwot'])
     with pytest.raises(UserError, match='VisionTransformer has none'):

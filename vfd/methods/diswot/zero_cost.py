@@ -24,7 +24,7 @@ ZERO_COST = (
     *('nwot', 'jacov', 'epe_nas'), *LAYERED, *('zen', 'bn_score', 'gradnorm_zennas', 'synflow_zennas'),
 )  # fmt: skip
 GAUSSIAN = ('zen', 'bn_score')  # meant for weights from N(0, 1)
-LABELLED = ('snip', 'grasp', 'grad_norm', 'fisher', 'l2_norm', 'plain', 'gradnorm_zennas')  # run the loss
+LABELLED = ('snip', 'grasp', 'grad_norm', 'fisher', 'l2_norm', 'plain', 'gradnorm_zennas', 'epe_nas')
 
 
 def zero_cost(
@@ -56,7 +56,12 @@ def zero_cost(
         with batch_statistics(network):
             if set(LABELLED) & set(names):
                 with torch.no_grad():
-                    check_labels(labels, network(images).shape[1])
+                    classes = network(images).shape[1]
+                check_labels(labels, classes)
+                if 'epe_nas' in names and classes > 100:
+                    raise UserError(
+                        f'epe_nas is defined for 100 classes or fewer, the network has {classes}; take jacov'
+                    )
             layers = _layered(network, images, labels, names)
             values = _whole(network, images, labels, names, layers)
         if set(GAUSSIAN) & set(names):
@@ -95,8 +100,10 @@ def _whole(
         values['nwot'] = float(activations.nwot(network, images))
     if {'jacov', 'epe_nas'} & set(names):
         jacobian = activations.input_jacobian(network, images)
-        values['jacov'] = float(activations.jacov(jacobian))
-        values['epe_nas'] = float(activations.epe_nas(jacobian, labels))
+        if 'jacov' in names:
+            values['jacov'] = float(activations.jacov(jacobian))
+        if 'epe_nas' in names:
+            values['epe_nas'] = float(activations.epe_nas(jacobian, labels))
     if 'gradnorm_zennas' in names:
         values['gradnorm_zennas'] = float(saliency.whole_gradient_norm(network, images, labels))
     if 'synflow_zennas' in names:  # Zen-NAS's flavour: minus the sum over layers of the mean over outputs
