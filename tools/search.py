@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Find a student for a teacher without training: ``python tools/search.py CONFIG``.
 
-Run it again after an interruption and it goes on. The ranking, a picture and the training config of the winner are
-written into the work folder.
+Run it again after an interruption and it goes on; with ``--launcher pytorch`` (torchrun) or ``slurm`` (srun) the ranks
+share the candidates. The ranking, a picture and the training config of the winner are written into the work folder.
 """
 
 import argparse
@@ -29,12 +29,21 @@ def main() -> int:
         metavar='KEY=VALUE',
         help='settings that replace those of the config, for example search.seeds=5 search.limits.flops=1e8',
     )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
+    parser.add_argument('--verify', action='store_true', help='check what an earlier run wrote, and stop')
     args = parser.parse_args()
 
     def run() -> None:
-        from vfd.apis.search import search
+        from vfd.apis import search as api
+        from vfd.errors import UserError
 
-        search(args.config, args.work_dir, args.cfg_options)
+        if args.verify:
+            faults = api.verify_search(args.config, args.work_dir, args.cfg_options)
+            if faults:
+                raise UserError('\n'.join(['damaged:', *faults]))
+            print('ranking and winner follow from the scores, and these agree with their checksums')
+        else:
+            api.search(args.config, args.work_dir, args.cfg_options, args.launcher)
 
     return guarded(run)
 

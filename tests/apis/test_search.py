@@ -17,10 +17,10 @@ import torch
 from vfd.apis import search as api
 from vfd.apis.config import load_config
 from vfd.apis.search.record import ScoreRecord
-from vfd.apis.search.settings import SearchSettings
+from vfd.apis.search.settings import SIZES, SearchSettings
 from vfd.apis.training import train
 from vfd.errors import MissingFileError, UserError
-from vfd.methods.diswot.scoring import StudentScorer
+from vfd.methods.diswot.scoring import KD_LOSSES, METRICS, ZERO_COST, StudentScorer
 from vfd.methods.diswot.table import TableScorer
 from vfd.registry import TASK_UTILS
 
@@ -155,7 +155,7 @@ def test_full_memory_is_not_remembered_of_a_candidate_and_its_faults_are(folder,
 
 def test_scores_of_another_library_or_device_are_not_mixed(folder, monkeypatch):
     run(folder / 'out', **NOISE)
-    monkeypatch.setattr('vfd.apis.search.run.version', lambda name: '0.0')
+    monkeypatch.setattr('vfd.apis.search.prepare.version', lambda name: '0.0')
     with pytest.raises(UserError, match=r"versions\.torch: was '.*', is '0\.0'"):
         run(folder / 'out', **NOISE)
 
@@ -383,6 +383,83 @@ def test_the_plan_and_the_refusals_speak_of_the_images_that_there_are(folder, ca
         run(folder / 'other', search__space__input_size=32)
 
 
+def test_plan_and_progress_count_what_is_refused_and_tell_the_time(folder, capsys):
+    options = {**NOISE, 'search__limits': dict(params=100e3)}
+    run(folder / 'out', **options)
+    out, err = capsys.readouterr()
+    assert re.search(r'scoring students: 3 items, .* on disk, about \d+ s to go', out)
+    assert 'checking candidates: 8/8' in err and 'scoring students: 3/3' in err
+    run(folder / 'out', **options)
+    assert 'scoring students: 3 items, 3 already done' in capsys.readouterr().out
+
+
+def ranks(monkeypatch, folder: Path, number: int, world_size: int, options: dict):
+    monkeypatch.setenv('RANK', str(number))
+    monkeypatch.setenv('WORLD_SIZE', str(world_size))
+    return api.search(CONFIG, folder, {k.replace('__', '.'): v for k, v in options.items()}, 'pytorch')
+
+
+@pytest.mark.parametrize('searcher', [dict(type='vfd.Exhaustive'), dict(type='vfd.RandomSearch', budget=5)])
+def test_ranks_share_a_search_and_the_last_one_ranks(folder, monkeypatch, searcher):
+    options = {**NOISE, 'search__searcher': searcher}
+    alone = run(folder / 'alone', **options)
+    scored: list[str] = []
+    scores = StudentScorer.scores
+    monkeypatch.setattr(StudentScorer, 'scores', lambda self, s: scored.append(str(s)) or scores(self, s))
+    results = [ranks(monkeypatch, folder / 'shared', number, 3, options) for number in (2, 0, 1)]
+    assert results[:2] == [None, None] and not (folder / 'shared/scores.jsonl').exists()
+    assert len(scored) == len(set(scored)) == len(alone.ranking)
+    text = (folder / 'alone/ranking.json').read_text()
+    assert (folder / 'shared/ranking.json').read_text() == text
+    again = run(folder / 'shared', **options)  # any number of ranks goes on with what there is
+    assert len(scored) == len(alone.ranking) and len(again.ranking) == len(alone.ranking)
+    assert (folder / 'shared/ranking.json').read_text() == text
+
+
+def test_what_ranks_cannot_share_is_refused(folder, monkeypatch):
+    evolution = dict(type='vfd.AgingEvolution', budget=4, population=2, tournament=2, _delete_=True)
+    for more in (dict(search__searcher=evolution), dict(search__measure_latency=True)):
+        with pytest.raises(UserError, match='ranks share the candidates of'):
+            ranks(monkeypatch, folder / 'out', 0, 2, {**NOISE, **more})
+
+
+def test_a_finished_search_is_verified(folder):
+    options = {key.replace('__', '.'): value for key, value in NOISE.items()}
+    assert api.verify_search(CONFIG, folder / 'out', options) == [
+        f'{folder / "out"} holds no finished search'
+    ]
+    files = run(folder / 'out', **NOISE).files
+
+    def faults(**more) -> str:
+        return '; '.join(api.verify_search(CONFIG, folder / 'out', {**options, **more}))
+
+    assert faults() == ''
+    assert 'begun with other settings' in faults(**{'search.init': 'default'})
+    for name, change, message in (
+        (
+            'ranking',
+            lambda data: data.replace(b'"rank": 1,', b'"rank": 2,'),
+            'does not follow from the scores',
+        ),
+        ('winner', lambda data: data.replace(b'blocks', b'block5'), 'is not the config of the winner'),
+        ('record', lambda data: data.replace(b'"sum": [-0.', b'"sum": [-1.', 1), 'is damaged'),
+        ('record', lambda data: b''.join(data.splitlines(True)[:-1]), 'the record lacks'),
+    ):
+        before = files[name].read_bytes()
+        assert change(before) != before
+        files[name].write_bytes(change(before))
+        assert message in faults()
+        files[name].write_bytes(before)
+    assert faults() == ''
+
+
+def test_the_page_lists_every_key():
+    page = (ROOT / 'docs/how-to/search.md').read_text()
+    assert set(re.findall(r'^\| `(\w+)` \|', page, re.MULTILINE)) == set(SearchSettings.__dataclass_fields__)
+    listed = page.split('| `scorers` |')[1].split('\n')[0]
+    assert {*METRICS, *KD_LOSSES, *ZERO_COST, *SIZES, 'rank'} <= set(re.findall(r'`(\w+)`', listed))
+
+
 def test_a_config_without_a_search_or_a_teacher(folder):
     with pytest.raises(UserError, match='has no search=dict'):
         api.search(ROOT / 'configs/diswot/diswot_tiny_1xb8-2e_folder.py', folder / 'out')
@@ -394,12 +471,13 @@ def test_a_config_without_a_search_or_a_teacher(folder):
 
 def test_the_command(folder, monkeypatch, capsys):
     arguments = [str(CONFIG), '--work-dir', 'out', '--cfg-options', 'search.images=noise', 'search.seeds=1']
-    for more, code in (([], 0), (['search.space.num_classes=20'], 2)):
+    for more, code in (([], 0), (['--verify'], 0), (['search.space.num_classes=20'], 2)):
         monkeypatch.setattr(sys, 'argv', ['tools/search.py', *arguments, *more])
         with pytest.raises(SystemExit) as leave:
             runpy.run_path(str(ROOT / 'tools/search.py'), run_name='__main__')
         assert (leave.value.code or 0) == code
     captured = capsys.readouterr()
+    assert 'ranking and winner follow from the scores' in captured.out
     assert 'winner: out/winner.py' in captured.out and 'Traceback' not in captured.err
 
 

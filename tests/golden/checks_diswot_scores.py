@@ -25,11 +25,13 @@ def check_metrics(case) -> None:
     t_grad, s_grad = floats(case['teacher_fc_grad']), floats(case['student_fc_grad'])
     t_pool, s_pool = t_map.mean((2, 3)), s_map.mean((2, 3))
     ours = {
-        'relation': core.relation_distance(s_map, t_map),
-        'relation_pooled': core.relation_distance(s_pool, t_pool),
-        'relation_other_shape': core.relation_distance(floats(case['student_feat_other_shape']), t_map),
+        'relation': sample_relations.similarity_preserving(s_map, t_map),
+        'relation_pooled': sample_relations.similarity_preserving(s_pool, t_pool),
+        'relation_other_shape': sample_relations.similarity_preserving(
+            floats(case['student_feat_other_shape']), t_map
+        ),
         'semantic_grad': core.semantic_distance(s_grad, t_grad),
-        'semantic_feature': core.channel_distance(s_map, t_map),
+        'semantic_feature': feature_maps.channel_correlation(s_map, t_map),
         'quirk_sp_first_sample_map': core.first_sample_distance(s_map, t_map),
         'quirk_sp_first_sample_pooled': core.first_sample_distance(s_pool, t_pool),
     }
@@ -75,7 +77,7 @@ def check_score(case) -> None:
         close(gradients[who], case[f'{who}_fc_grad'])
     student, teacher = answers['student'], answers['teacher']
     semantic = core.semantic_distance(gradients['student'], gradients['teacher'])
-    relation = core.relation_distance(student.features, teacher.features)
+    relation = sample_relations.similarity_preserving(student.features, teacher.features)
     pooled_quirk = core.first_sample_distance(student.pooled, teacher.pooled)
     compare(
         case,

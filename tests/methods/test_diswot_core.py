@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 import vfd.backbones  # noqa: F401  (registers the networks)
 from vfd.errors import UserError
+from vfd.losses.sample_relations import similarity_preserving
 from vfd.methods.diswot import core
 from vfd.methods.diswot.networks import ask, batch_statistics, gaussian_init
 
@@ -60,18 +61,18 @@ def test_a_network_is_at_no_distance_from_itself():
         gradient = core.classifier_gradient(answer.logits, answer.pooled, labels)
         distance = core.score(
             core.semantic_distance(gradient, gradient),
-            core.relation_distance(answer.features, answer.features),
+            similarity_preserving(answer.features, answer.features),
         )
     assert abs(distance) < 1e-14
 
 
 def test_relation_ignores_rotations_and_the_scale_of_each_network():
     student, teacher = drawn(6, 3, 4, 4), drawn(6, 5, 2, 2, seed=1)
-    reference = core.relation_distance(student, teacher)
+    reference = similarity_preserving(student, teacher)
     rotation = torch.linalg.qr(drawn(48, 48, seed=2)).Q
     rotated = (student.flatten(1) @ rotation).view_as(student)
     for ours, theirs in ((rotated, teacher), (5 * student, 0.1 * teacher)):
-        torch.testing.assert_close(core.relation_distance(ours, theirs), reference, rtol=1e-12, atol=0)
+        torch.testing.assert_close(similarity_preserving(ours, theirs), reference, rtol=1e-12, atol=0)
 
 
 def test_semantic_distance_ignores_the_scale_of_gradients_and_the_order_of_channels():

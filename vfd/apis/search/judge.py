@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from vfd.apis.search.record import ScoreRecord
+from vfd.apis.search.record import ScoreRecord, StoredScores
 from vfd.apis.search.settings import SIZES, SearchSettings
 from vfd.errors import UserError
 
@@ -49,7 +49,9 @@ class Judge:
         scorer: the ``StudentScorer``.
         settings: limits, and which score counts.
         record: where scores are stored.
-        advance: called for every candidate that is scored or found in the record.
+
+    Attributes:
+        scored: called with every candidate that is evaluated.
     """
 
     def __init__(
@@ -57,11 +59,11 @@ class Judge:
         space: Any,
         scorer: Any,
         settings: SearchSettings,
-        record: ScoreRecord,
-        advance: Callable[[], None],
+        record: ScoreRecord | StoredScores,
     ) -> None:
         self.space, self.scorer, self.settings = space, scorer, settings
-        self.record, self.advance = record, advance
+        self.record = record
+        self.scored: Callable[[str], None] = lambda candidate: None
         self.found: dict[str, Candidate] = {}
         self.refused: dict[str, str] = dict.fromkeys(space.unknown, 'unknown')  # candidate -> kind
         self.reasons: dict[str, str] = dict(space.unknown)
@@ -86,7 +88,7 @@ class Judge:
         if entry is None or 'scores' not in entry:
             entry = {**(entry or {}), 'candidate': candidate, **self._score(candidate)}
             self.record.add(entry)
-        self.advance()
+        self.scored(candidate)
         if entry['scores'] is None:
             self._refuse(candidate, 'failed', entry['reason'])
             return INVALID

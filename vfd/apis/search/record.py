@@ -13,6 +13,7 @@ from typing import Any
 
 from vfd.errors import UserError
 from vfd.stores.fingerprint import differences
+from vfd.stores.layout import shard_name
 from vfd.stores.writer import open_locked
 
 Entry = dict[str, Any]
@@ -25,6 +26,8 @@ class ScoreRecord:
     A last line that a kill has cut is dropped. A file that is damaged, that another process is writing, or that
     belongs to other settings, another teacher or other images is refused. What is marked ``again`` (a failure that
     need not repeat itself, such as full memory) is not known to the next run.
+
+    The ranks of a search write a record each and read those of all.
 
     Args:
         path: the file; made when absent.
@@ -39,22 +42,31 @@ class ScoreRecord:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._stream = open_locked(self.path)
         try:
+            self._wanted = json.loads(json.dumps(fingerprint))
             head, self.entries, length = read_record(self.path)
+            refuse_other(self.path, head, self._wanted)
+            self.refresh()
             self.entries = {name: _kept(entry) for name, entry in self.entries.items()}
-            wanted = json.loads(json.dumps(fingerprint))
-            refuse_other(self.path, head, wanted)
         except UserError:
             self._stream.close()
             raise
         self._stream.truncate(length)
         self._stream.seek(length)
         if head is None:
-            self._write(wanted)
+            self._write(self._wanted)
 
     def add(self, entry: Entry) -> None:
         """Store what was found out about ``entry['candidate']``; it is on the disk when this returns."""
         self._write(entry)
         self.entries[entry['candidate']] = entry
+
+    def refresh(self) -> None:
+        """Take in what the records of other ranks say by now."""
+        for path in record_paths(self.path.parent):
+            if path != self.path:
+                head, entries, _ = read_record(path)
+                refuse_other(path, head, self._wanted)
+                self.entries = {**entries, **self.entries}
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         text = json.dumps(entry).encode()
@@ -69,6 +81,41 @@ class ScoreRecord:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stream.close()
+
+
+class StoredScores:
+    """All records of a folder, to be looked at only.
+
+    Args:
+        folder: of the search.
+        fingerprint: as in :class:`ScoreRecord`.
+
+    Raises:
+        UserError: a record is refused.
+    """
+
+    def __init__(self, folder: Path, fingerprint: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.entries: dict[str, Entry] = {}
+        for path in record_paths(folder):
+            head, entries, _ = read_record(path)
+            refuse_other(path, head, json.loads(json.dumps(fingerprint)))
+            self.entries = {**entries, **self.entries}
+
+    def add(self, entry: Entry) -> None:
+        """Refused: what would be added is missing."""
+        raise UserError(f'{self.folder}: the record lacks {entry["candidate"]}. Run the search again.')
+
+
+def record_path(folder: Path, rank: int, world_size: int) -> Path:
+    """The record of a rank."""
+    name = 'scores' if world_size == 1 else shard_name(rank, world_size).replace('shard', 'scores')
+    return folder / f'{name}.jsonl'
+
+
+def record_paths(folder: Path) -> list[Path]:
+    """The records of all ranks, however many there were."""
+    return sorted(folder.glob('scores*.jsonl'))
 
 
 def read_record(path: Path) -> tuple[Entry | None, dict[str, Entry], int]:

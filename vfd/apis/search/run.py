@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from vfd.apis.config import load_config
-from vfd.apis.search.batches import Batch, digest, noise_batches, training_batches
+from vfd.apis.mining import rank_and_world_size
+from vfd.apis.relabel import owner
 from vfd.apis.search.judge import Candidate, Judge
-from vfd.apis.search.ranking import rank
-from vfd.apis.search.record import ScoreRecord
+from vfd.apis.search.prepare import Prepared, prepare, read_config
+from vfd.apis.search.ranking import rank as ranked
+from vfd.apis.search.record import ScoreRecord, StoredScores, record_path, record_paths
 from vfd.apis.search.report import correlation_rows, failure_lines, print_report, ranking_json
-from vfd.apis.search.settings import SearchSettings
+from vfd.apis.search.shown import Shown
 from vfd.apis.search.winner import winner_config
-from vfd.errors import UserError, did_you_mean
-from vfd.registry import TASK_UTILS
-from vfd.stores import Plan, Progress, atomic_write
+from vfd.errors import UserError
+from vfd.stores import Progress, atomic_write
 from vfd.visualization.pareto import draw_pareto
 from vfd.visualization.theme import LIGHT
 
@@ -55,8 +51,11 @@ class SearchResult:
 
 
 def search(
-    config: str | Path | Config, work_dir: str | Path | None = None, options: dict[str, Any] | None = None
-) -> SearchResult:
+    config: str | Path | Config,
+    work_dir: str | Path | None = None,
+    options: dict[str, Any] | None = None,
+    launcher: str = 'none',
+) -> SearchResult | None:
     """Rank or search the students of a config's ``search`` for its teacher.
 
     Run again after an interruption it goes on where it stopped, with the same result.
@@ -65,146 +64,119 @@ def search(
         config: path of a config with ``search`` and ``model.teacher``, or a loaded one.
         work_dir: where the results go; default ``work_dirs/<name of the config>``.
         options: merged over the config, as ``--cfg-options``.
+        launcher: ``none``, or ``pytorch`` (torchrun) or ``slurm`` (srun): the ranks then share the candidates.
+
+    Returns:
+        What was found; None while other ranks are scoring (the one that ends last writes the ranking).
 
     Raises:
         UserError: the settings contradict each other, nothing is left within the limits, no candidate can be scored.
     """
-    cfg = _merged(config, options) if isinstance(config, Config) else load_config(config, options)
-    folder = Path(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(cfg.filename or 'search').stem)
-    settings = SearchSettings.read(cfg.get('search'))
+    cfg = read_config(config, options)
+    rank, world_size = rank_and_world_size(launcher)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
-        space, searcher = (
-            _built('space', settings.space, 'student'),
-            _built('searcher', settings.searcher, 'run'),
-        )
-        if settings.scorers[0] == 'rank' and settings.searcher['type'].rpartition('.')[2] not in (
-            'Exhaustive',
-            'RandomSearch',
-        ):
+        parts = prepare(cfg, work_dir)
+        if world_size > 1 and (not parts.planned or parts.settings.times):
             raise UserError(
-                'the score "rank" compares all candidates with each other, so evolution cannot climb it: take '
-                'vfd.Exhaustive or vfd.RandomSearch, or another first score, such as "sum"'
+                'ranks share the candidates of vfd.Exhaustive and vfd.RandomSearch, without latencies: evolution goes '
+                'from one candidate to the next, and a latency is that of one undisturbed process. Leave --launcher '
+                'out.'
             )
-        table: Any = settings.accuracy and TASK_UTILS.build(
-            {'type': 'vfd.TableScorer', 'space': space, **settings.accuracy}
-        )
-        batches, bad = _batches(cfg, settings, space)
-        teacher = _teacher(cfg)
-        scorer: Any = TASK_UTILS.build(
-            {'type': 'vfd.StudentScorer'},
-            default_args={
-                'teacher': teacher,
-                'scorers': settings.computed_scorers,
-                'batches': batches,
-                'seeds': [settings.seed + i for i in range(settings.seeds)],
-                'init': settings.init,
-                'device': settings.device,
-            },
-        )
-        fingerprint = {
-            'space': settings.space, 'teacher': teacher, 'scorers': list(settings.computed_scorers),
-            'init': settings.init, 'images': digest(batches), 'seeds': settings.seeds, 'seed': settings.seed,
-            **_surroundings(settings.device),
-        }  # fmt: skip
-        with ScoreRecord(folder / 'scores.jsonl', fingerprint) as record:
-            print(_described(settings, batches, record))
-            judge, seconds = _run(space, searcher, scorer, settings, record)
-        best = rank(judge, settings.scorers[0])
-        if table:
-            table.check([one.name for one in best])
-            for one in best:
-                one.accuracy = table.known.get(one.name)
-        files = {'record': folder / 'scores.jsonl'}
-        rows = correlation_rows(best, settings.scorers)
-        result = SearchResult(
-            best, settings.scorers[0], rows, dict(judge.counts()), judge.failures(), seconds, files
-        )
-        _write(result, cfg, settings, space, folder, bad)
+        scorer = parts.scorer()
+        path = record_path(parts.folder, rank, world_size)
+        with ScoreRecord(path, parts.fingerprint) as record:
+            print(parts.described())
+            judge = Judge(parts.space, scorer, parts.settings, record)
+            begun = time.perf_counter()
+            finished = _score(parts, judge, record, rank, world_size)
+            seconds = time.perf_counter() - begun
+        if not finished:
+            print(f'rank {rank} is done; the rank that ends last writes the ranking')
+            return None
+        result = _result(parts, judge, seconds, {'record': path})
+        _write(result, parts)
     return result
 
 
-def _merged(config: Config, options: dict[str, Any] | None) -> Config:
-    """A loaded config with the options, itself unchanged."""
-    merged = copy.deepcopy(config)
-    try:
-        merged.merge_from_dict(options or {})
-    except (KeyError, TypeError, IndexError, AssertionError) as error:
-        raise UserError(f'the options do not fit the config: {error}') from None
-    return merged
+def verify_search(
+    config: str | Path | Config, work_dir: str | Path | None = None, options: dict[str, Any] | None = None
+) -> list[str]:
+    """Check what a finished search wrote; nothing is scored.
+
+    Returns:
+        One line a fault: records that are damaged, incomplete or of other settings, a ranking or a winner that does not
+        follow from them.
+    """
+    cfg = read_config(config, options)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+        parts = prepare(cfg, work_dir)
+        ranking, winner = parts.folder / 'ranking.json', parts.folder / 'winner.py'
+        if not ranking.is_file() or not record_paths(parts.folder):
+            return [f'{parts.folder} holds no finished search']
+        try:
+            stored = StoredScores(parts.folder, parts.fingerprint)
+            judge = Judge(parts.space, None, parts.settings, stored)
+            _walk(parts, judge)
+            result = _result(parts, judge, 0.0, {})
+        except UserError as error:
+            return [str(error)]
+    faults = []
+    if ranking.read_text(encoding='utf-8') != _ranking_text(result, parts):
+        faults.append(f'{ranking} does not follow from the scores')
+    text = _winner_text(result, parts)
+    if text is not None and (not winner.is_file() or winner.read_text(encoding='utf-8') != text):
+        faults.append(f'{winner} is not the config of the winner')
+    return faults
 
 
-def _built(key: str, config: Mapping[str, Any], method: str) -> Any:
-    """The space or the searcher; what it is tells one of its methods."""
-    kind = config.get('type')
-    found = TASK_UTILS.get(kind) if isinstance(kind, str) else None
-    if not hasattr(found, method):
-        known = [f'vfd.{name}' for name, cls in TASK_UTILS.module_dict.items() if hasattr(cls, method)]
-        hint = did_you_mean(str(kind), known)
-        raise UserError(
-            f'config key search.{key}: type={kind!r} is no {key}{hint}; there are: {", ".join(known)}'
-        )
-    try:
-        return TASK_UTILS.build(dict(config))
-    except UserError:
-        raise
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f'config key search.{key}: {kind} does not take these settings: {error}') from error
+def _score(parts: Prepared, judge: Judge, record: ScoreRecord, rank: int, world_size: int) -> bool:
+    """Score what is this rank's to score; whether everything is scored."""
+    known = {name for name, entry in record.entries.items() if 'scores' in entry}
+    if not parts.planned:
+        with Shown(parts.searcher.total(parts.space), known, parts.settings.seeds) as shown:
+            judge.scored = shown.count
+            _walk(parts, judge)
+        return True
+    plan = _plan(parts, judge)
+    share = [one for one in plan if owner(one, world_size) == rank]
+    with Shown(len(share), known.intersection(share), parts.settings.seeds) as shown:
+        judge.scored = shown.count
+        for one in share:
+            judge.evaluate(one)
+    record.refresh()
+    if not all('scores' in record.entries.get(one, {}) for one in plan):
+        return False
+    for one in plan:
+        judge.evaluate(one)
+    return True
 
 
-def _surroundings(device: str) -> dict[str, Any]:
-    """What else changes the numbers: the kind of device, and the libraries that make and run the networks."""
-    chosen = torch.device(device)
-    kind = torch.cuda.get_device_name(chosen) if chosen.type == 'cuda' else chosen.type
-    return {'device': kind, 'versions': {name: version(name) for name in ('torch', 'timm', 'mmpretrain')}}
+def _plan(parts: Prepared, judge: Judge) -> list[str]:
+    """The candidates that will be scored; of a space that is listed the refused ones count as looked at too."""
+    listed = parts.space.candidates()
+    total = parts.searcher.total(parts.space)
+    with Progress('checking candidates', total if listed is None else len(listed)) as progress:
+
+        def admit(candidate: str) -> bool:
+            admitted = judge.admit(candidate)
+            if admitted or listed is not None:
+                progress.advance(1)
+            return admitted
+
+        return parts.searcher.plan(parts.space, admit, random.Random(parts.settings.seed))
 
 
-def _batches(cfg: Config, settings: SearchSettings, space: Any) -> tuple[list[Batch], int]:
-    if settings.images == 'noise':
-        noise = noise_batches(
-            settings.seeds, settings.batch_size, space.input_size, space.num_classes, settings.seed
-        )
-        return noise, 0
-    batches, bad = training_batches(cfg, settings.seeds, settings.batch_size, settings.seed)
-    size = tuple(batches[0][0].shape[2:])
-    if size != (space.input_size, space.input_size):
-        raise UserError(
-            f'the training images are {size[0]} x {size[1]} pixels, search.space counts the costs for input_size='
-            f'{space.input_size}. Make both the same: the pipeline of train_dataloader, or search.space.input_size.'
-        )
-    return batches, bad
-
-
-def _teacher(cfg: Config) -> dict[str, Any]:
-    teacher = (cfg.get('model') or {}).get('teacher')
-    if teacher is None or 'source' not in teacher:
-        raise UserError(
-            'a search needs model.teacher with a source: the network that students are to be found for'
-        )
-    return Config(dict(source=teacher['source']))._cfg_dict.to_dict()['source']
-
-
-def _described(settings: SearchSettings, batches: list[Batch], record: ScoreRecord) -> str:
-    counts = sorted({len(images) for images, _ in batches})
-    images = ' to '.join(map(str, (counts[0], counts[-1]) if len(counts) > 1 else counts))
-    fewer = f'; {settings.batch_size} were asked for' if counts != [settings.batch_size] else ''
-    return (
-        f'{", ".join(settings.scorers)}: {settings.seeds} seed(s) x {images} images ({settings.images}{fewer}), '
-        f'{settings.init} weights; scores: {record.path}'
-    )
-
-
-def _run(
-    space: Any, searcher: Any, scorer: Any, settings: SearchSettings, record: ScoreRecord
-) -> tuple[Judge, float]:
-    total = searcher.total(space)
-    done = sum('scores' in entry for entry in record.entries.values())
-    print(Plan('scoring students', total, min(done, total), 200 * settings.seeds, None))
-    begun = time.perf_counter()
-    with Progress('scoring students', total) as progress:
-        judge = Judge(space, scorer, settings, record, lambda: progress.advance(1))
-        history = searcher.run(space, judge.evaluate, judge.admit, random.Random(settings.seed))
-    if 0 < len(history) < total:
+def _walk(parts: Prepared, judge: Judge) -> None:
+    """The whole search in one process."""
+    rng = random.Random(parts.settings.seed)
+    history = parts.searcher.run(parts.space, judge.evaluate, judge.admit, rng)
+    total = parts.searcher.total(parts.space)
+    if not parts.planned and 0 < len(history) < total:
         print(f'{len(history)} of {total}: nothing more can be drawn from the space within the limits')
+
+
+def _result(parts: Prepared, judge: Judge, seconds: float, files: dict[str, Path]) -> SearchResult:
+    """From scores to a ranking."""
     if not judge.found:
         kinds = ', '.join(f'{count} {kind}' for kind, count in judge.counts().most_common()) or 'none drawn'
         example = next(iter([*judge.failures().values(), *judge.reasons.values()]), '')
@@ -212,17 +184,32 @@ def _run(
             f'no candidate is left to rank ({kinds}). {f"For example: {example}. " if example else ""}'
             'Raise the limits, or choose another space or scorer.'
         )
-    return judge, time.perf_counter() - begun
+    scorer = parts.settings.scorers[0]
+    best = ranked(judge, scorer)
+    if parts.table is not None:
+        parts.table.check([one.name for one in best])
+        for one in best:
+            one.accuracy = parts.table.known.get(one.name)
+    rows = correlation_rows(best, parts.settings.scorers)
+    return SearchResult(best, scorer, rows, dict(judge.counts()), judge.failures(), seconds, files)
 
 
-def _write(
-    result: SearchResult, cfg: Config, settings: SearchSettings, space: Any, folder: Path, bad: int
-) -> None:
+def _ranking_text(result: SearchResult, parts: Prepared) -> str:
+    content = ranking_json(result, parts.settings, parts.unreadable)
+    return json.dumps(content, indent=1, allow_nan=False) + '\n'
+
+
+def _winner_text(result: SearchResult, parts: Prepared) -> str | None:
+    """None where the config does not say how to train."""
+    if parts.cfg.get('train_cfg') is None:
+        return None
+    return winner_config(parts.cfg, parts.space.student(result.ranking[0].name))
+
+
+def _write(result: SearchResult, parts: Prepared) -> None:
     files = result.files
-    files['ranking'], files['picture'] = folder / 'ranking.json', folder / 'pareto.png'
-    atomic_write(
-        files['ranking'], json.dumps(ranking_json(result, settings, bad), indent=1, allow_nan=False) + '\n'
-    )
+    files['ranking'], files['picture'] = parts.folder / 'ranking.json', parts.folder / 'pareto.png'
+    atomic_write(files['ranking'], _ranking_text(result, parts))
     costs: dict[str, list[float]] = {
         'parameters, M': [one.params / 1e6 for one in result.ranking],
         'multiply-accumulates, M': [one.flops / 1e6 for one in result.ranking],
@@ -232,11 +219,12 @@ def _write(
     values = [one.mean(result.scorer) for one in result.ranking]
     names = [one.name for one in result.ranking]
     atomic_write(files['picture'], draw_pareto(names, values, costs, result.scorer, LIGHT))
-    if cfg.get('train_cfg') is not None:  # a config that says how to train
-        files['winner'] = folder / 'winner.py'
-        atomic_write(files['winner'], winner_config(cfg, space.student(result.ranking[0].name)))
-    print_report(result, settings)
-    for line in failure_lines(result, bad):
+    winner = _winner_text(result, parts)
+    if winner is not None:
+        files['winner'] = parts.folder / 'winner.py'
+        atomic_write(files['winner'], winner)
+    print_report(result, parts.settings)
+    for line in failure_lines(result, parts.unreadable):
         print(line)
     for name, path in files.items():
         print(f'{name}: {path}')

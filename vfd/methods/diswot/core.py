@@ -4,7 +4,7 @@ B images, K classes, C channels of the last map. Everything is meant to be calle
 least are gradients of 1e-15, and their products vanish in float32.
 
     M_s   distance of the channels' correlations in the classifier's gradient (semantic)
-    M_r   distance of the samples' correlations in the last map (relation)
+    M_r   distance of the samples' correlations in the last map (relation): vfd.losses.sample_relations
     score = -(M_s + M_r), larger is better (arXiv 2303.15678, section 3)
 """
 
@@ -16,13 +16,9 @@ import torch
 from torch import Tensor
 
 from vfd.errors import UserError
-from vfd.losses.feature_maps import channel_correlation
-from vfd.losses.sample_relations import sample_gram, similarity_preserving
+from vfd.losses.sample_relations import sample_gram
 
 EPS = 1e-12  # rows shorter than this fade out instead of being normalised
-
-relation_distance = similarity_preserving  # M_r(student, teacher)
-channel_distance = channel_correlation  # M_s'(student, teacher), of the distillers
 
 
 def classifier_gradient(logits: Tensor, pooled: Tensor, labels: Tensor) -> Tensor:

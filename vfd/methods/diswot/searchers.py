@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from random import Random
 from typing import Literal, Protocol
 
@@ -55,16 +56,28 @@ class Searcher(Protocol):
         ...
 
 
-class Exhaustive:
+class _Planned:
+    """A searcher that knows whom it will score before it scores anybody: ranks can share its plan."""
+
+    def plan(self, space: Space, admit: Admit, rng: Random) -> list[str]:
+        """The candidates, in the order in which they are scored."""
+        raise NotImplementedError
+
+    def run(self, space: Space, evaluate: Evaluate, admit: Admit, rng: Random) -> History:
+        """See :class:`Searcher`."""
+        return [(one, evaluate(one)) for one in self.plan(space, admit, rng)]
+
+
+class Exhaustive(_Planned):
     """Every candidate of a space that can be listed."""
 
     def total(self, space: Space) -> int:
         """The size of the space."""
         return len(self._listed(space))
 
-    def run(self, space: Space, evaluate: Evaluate, admit: Admit, rng: Random) -> History:
-        """See :class:`Searcher`."""
-        return [(one, evaluate(one)) for one in self._listed(space) if admit(one)]
+    def plan(self, space: Space, admit: Admit, rng: Random) -> list[str]:
+        """All that are admitted."""
+        return [one for one in self._listed(space) if admit(one)]
 
     def _listed(self, space: Space) -> list[str]:
         found = space.candidates()
@@ -75,7 +88,7 @@ class Exhaustive:
         return found
 
 
-class RandomSearch:
+class RandomSearch(_Planned):
     """Distinct random candidates.
 
     Args:
@@ -89,27 +102,20 @@ class RandomSearch:
         """The budget, or the size of a smaller space."""
         return _at_most(self.budget, space)
 
-    def run(self, space: Space, evaluate: Evaluate, admit: Admit, rng: Random) -> History:
-        """See :class:`Searcher`."""
-        history: History = []
+    def plan(self, space: Space, admit: Admit, rng: Random) -> list[str]:
+        """As many as the budget allows, each once."""
         listed = space.candidates()
         if listed is not None:
-            listed = list(listed)
-            rng.shuffle(listed)
-            for one in listed:
-                if len(history) == self.budget:
-                    break
-                if admit(one):
-                    history.append((one, evaluate(one)))
-            return history
-        seen: set[str] = set()
-        for _ in range(self.budget):
-            drawn = _draw(lambda: space.random(rng), lambda c: c not in seen and admit(c))
-            if drawn is None:
+            shuffled = list(listed)
+            rng.shuffle(shuffled)
+            return list(islice(filter(admit, shuffled), self.budget))
+        drawn: dict[str, None] = {}
+        while len(drawn) < self.budget:
+            one = _draw(lambda: space.random(rng), lambda c: c not in drawn and admit(c))
+            if one is None:
                 break
-            seen.add(drawn)
-            history.append((drawn, evaluate(drawn)))
-        return history
+            drawn[one] = None
+        return list(drawn)
 
 
 class AgingEvolution:

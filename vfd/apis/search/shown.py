@@ -1,0 +1,53 @@
+"""What the user sees while candidates are scored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from types import TracebackType
+
+from vfd.stores import Plan, Progress
+
+TITLE = 'scoring students'
+SEED_BYTES = 200  # of a candidate's line in the record, about
+
+
+class Shown:
+    """A plan as soon as the first candidate has told how long one takes, then the progress.
+
+    Args:
+        total: candidates that will be asked for.
+        known: those of them whose scores an earlier run has stored.
+        seeds: scores a candidate.
+    """
+
+    def __init__(self, total: int, known: Collection[str], seeds: int) -> None:
+        self.total, self.known, self.seeds = total, set(known), seeds
+        self.done = min(len(self.known), total)
+        self._progress: Progress | None = None
+        self._begin = time.perf_counter()
+
+    def count(self, candidate: str) -> None:
+        """A candidate has its score."""
+        if candidate in self.known:  # counted from the start, once
+            self.known.discard(candidate)
+            return
+        if self._progress is None:
+            self._print_plan(time.perf_counter() - self._begin)
+            self._progress = Progress(TITLE, self.total, self.done)
+            self._progress.__enter__()
+        self._progress.advance(1)
+
+    def _print_plan(self, seconds: float | None) -> None:
+        print(Plan(TITLE, self.total, self.done, SEED_BYTES * self.seeds, seconds), flush=True)
+
+    def __enter__(self) -> Shown:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(kind, error, trace)
+        elif kind is None:
+            self._print_plan(None)
