@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,9 +48,6 @@ class Judge:
         scorer: the ``StudentScorer``.
         settings: limits, and which score counts.
         record: where scores are stored.
-
-    Attributes:
-        scored: called with every candidate that is evaluated.
     """
 
     def __init__(
@@ -63,7 +59,6 @@ class Judge:
     ) -> None:
         self.space, self.scorer, self.settings = space, scorer, settings
         self.record = record
-        self.scored: Callable[[str], None] = lambda candidate: None
         self.found: dict[str, Candidate] = {}
         self.refused: dict[str, str] = dict.fromkeys(space.unknown, 'unknown')  # candidate -> kind
         self.reasons: dict[str, str] = dict(space.unknown)
@@ -88,7 +83,6 @@ class Judge:
         if entry is None or 'scores' not in entry:
             entry = {**(entry or {}), 'candidate': candidate, **self._score(candidate)}
             self.record.add(entry)
-        self.scored(candidate)
         if entry['scores'] is None:
             self._refuse(candidate, 'failed', entry['reason'])
             return INVALID

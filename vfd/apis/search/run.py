@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def verify_search(
         try:
             stored = StoredScores(parts.folder, parts.fingerprint)
             judge = Judge(parts.space, None, parts.settings, stored)
-            _walk(parts, judge)
+            _walk(parts, judge, judge.evaluate)
             result = _result(parts, judge, 0.0, {})
         except UserError as error:
             return [str(error)]
@@ -134,15 +135,20 @@ def _score(parts: Prepared, judge: Judge, record: ScoreRecord, rank: int, world_
     known = {name for name, entry in record.entries.items() if 'scores' in entry}
     if not parts.planned:
         with Shown(parts.searcher.total(parts.space), known, parts.settings.seeds) as shown:
-            judge.scored = shown.count
-            _walk(parts, judge)
+
+            def evaluate(candidate: str) -> float:
+                score = judge.evaluate(candidate)
+                shown.count(candidate)
+                return score
+
+            _walk(parts, judge, evaluate)
         return True
     plan = _plan(parts, judge)
     share = [one for one in plan if owner(one, world_size) == rank]
     with Shown(len(share), known.intersection(share), parts.settings.seeds) as shown:
-        judge.scored = shown.count
         for one in share:
             judge.evaluate(one)
+            shown.count(one)
     record.refresh()
     if not all('scores' in record.entries.get(one, {}) for one in plan):
         return False
@@ -166,10 +172,10 @@ def _plan(parts: Prepared, judge: Judge) -> list[str]:
         return parts.searcher.plan(parts.space, admit, random.Random(parts.settings.seed))
 
 
-def _walk(parts: Prepared, judge: Judge) -> None:
+def _walk(parts: Prepared, judge: Judge, evaluate: Callable[[str], float]) -> None:
     """The whole search in one process."""
     rng = random.Random(parts.settings.seed)
-    history = parts.searcher.run(parts.space, judge.evaluate, judge.admit, rng)
+    history = parts.searcher.run(parts.space, evaluate, judge.admit, rng)
     total = parts.searcher.total(parts.space)
     if not parts.planned and 0 < len(history) < total:
         print(f'{len(history)} of {total}: nothing more can be drawn from the space within the limits')
