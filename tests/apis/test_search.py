@@ -155,7 +155,7 @@ def test_full_memory_is_not_remembered_of_a_candidate_and_its_faults_are(folder,
 
 def test_scores_of_another_library_or_device_are_not_mixed(folder, monkeypatch):
     run(folder / 'out', **NOISE)
-    monkeypatch.setattr('vfd.apis.search.prepare.version', lambda name: '0.0')
+    monkeypatch.setattr('vfd.compat.status', lambda: dict.fromkeys(('torch', 'timm', 'mmpretrain'), '0.0'))
     with pytest.raises(UserError, match=r"versions\.torch: was '.*', is '0\.0'"):
         run(folder / 'out', **NOISE)
 

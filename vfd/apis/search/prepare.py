@@ -6,13 +6,13 @@ import copy
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 
+from vfd import compat
 from vfd.apis.config import load_config
 from vfd.apis.search.batches import Batch, digest, noise_batches, training_batches
 from vfd.apis.search.settings import SearchSettings
@@ -144,7 +144,8 @@ def _surroundings(device: str) -> dict[str, Any]:
     """What else changes the numbers: the kind of device, and the libraries that make and run the networks."""
     chosen = torch.device(device)
     kind = torch.cuda.get_device_name(chosen) if chosen.type == 'cuda' else chosen.type
-    return {'device': kind, 'versions': {name: version(name) for name in ('torch', 'timm', 'mmpretrain')}}
+    installed = compat.status()
+    return {'device': kind, 'versions': {name: installed[name] for name in ('torch', 'timm', 'mmpretrain')}}
 
 
 def _batches(cfg: Config, settings: SearchSettings, space: Any) -> tuple[list[Batch], int]:
