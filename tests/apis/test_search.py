@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 import runpy
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
@@ -19,34 +16,17 @@ from vfd.apis.config import load_config
 from vfd.apis.search.record import ScoreRecord
 from vfd.apis.search.settings import SIZES, SearchSettings
 from vfd.apis.training import train
-from vfd.errors import MissingFileError, UserError
+from vfd.errors import UserError
 from vfd.methods.diswot.scoring import KD_LOSSES, METRICS, ZERO_COST, StudentScorer
-from vfd.methods.diswot.table import TableScorer
-from vfd.registry import TASK_UTILS
 
-ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / 'configs/diswot/search_tiny_folder.py'
+sys.path.insert(0, str(Path(__file__).parent))  # search_toy
+
+from search_toy import CONFIG, NOISE, ROOT, make_folder, run
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """``data/folder`` in the current directory: twelve images of ten classes, one of them broken."""
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for part in ('train', 'val'):
-        for number in range(12):
-            target = tmp_path / f'data/folder/{part}/class{number % 10}'
-            target.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(target / f'{number}.png'), rng.integers(0, 256, (48, 40, 3), dtype=np.uint8))
-    (tmp_path / 'data/folder/train/class3/broken.png').write_bytes(b'no image')
-    return tmp_path
-
-
-def run(work_dir: Path, **options) -> api.SearchResult:
-    return api.search(CONFIG, work_dir, {key.replace('__', '.'): value for key, value in options.items()})
-
-
-NOISE = {'search__images': 'noise', 'search__space__input_size': 16, 'search__seeds': 1}
+    return make_folder(tmp_path, monkeypatch)
 
 
 def test_ranking_picture_and_a_winner_that_trains(folder, capsys):
@@ -204,63 +184,6 @@ def test_a_record_of_other_settings_is_refused(folder):
         run(folder / 'out', **NOISE, search__init='default')
 
 
-def test_known_accuracies_are_compared_with_scores_and_size(folder, capsys):
-    rows = [f'{a},{b},{c},{50 + a + 2 * b + 3 * c}' for a in (1, 2) for b in (1, 2) for c in (1, 2)]
-    (folder / 'known.csv').write_text('\n'.join(['depth1,depth2,depth3,top1', *rows]))
-    accuracy = dict(file='known.csv', column='top1')
-    result = run(folder / 'out', **NOISE, search__accuracy=accuracy, search__scorers=['rank', 'sum'])
-    table = {row['score']: row for row in result.correlations}
-    assert set(table) == {'rank', 'sum', 'params', 'flops'} and result.scorer == 'rank'
-    assert table['params']['tau']['mean'] > 0.8 and np.isnan(table['params']['tau_at_params'])
-    assert np.isfinite(table['sum']['tau_at_params']) and 1 <= table['sum']['best_rank_at_top'] <= 8
-    out = capsys.readouterr().out
-    assert 'tau at params' in out and 'baselines that a score has to beat' in out
-    with pytest.raises(UserError, match=r'no column "top2" .did you mean "top1"'):
-        run(folder / 'other', **NOISE, search__accuracy=dict(file='known.csv', column='top2'))
-    with pytest.raises(MissingFileError, match=r'missing.csv'):
-        run(folder / 'other', **NOISE, search__accuracy=dict(file='missing.csv', column='x'))
-
-
-def test_accuracies_may_be_known_of_some_and_not_of_none(folder, capsys):
-    (folder / 'some.csv').write_text('candidate,top1\n1-1-1,50\n1-1-2,51\n1-2-1,\n2-1-1,nan\n')
-    result = run(folder / 'out', **NOISE, search__accuracy=dict(file='some.csv', column='top1'))
-    assert {one.name for one in result.ranking if one.accuracy is not None} == {'1-1-1', '1-1-2'}
-    out = capsys.readouterr().out
-    assert 'The accuracies of 2 of 8 students are known.' in out and 'Fewer than 5 accuracies' in out
-    for text, message in (
-        (
-            'candidate,top1\n3-1-1,50\n',
-            r'accuracy of none of the candidates. It has 3-1-1; the space has 1-1-1',
-        ),
-        ('candidate,top1\n1-1-1,good\n', 'is no table of accuracies'),
-        ('\x00', 'cannot be read as a table|none of the candidates'),
-    ):
-        (folder / 'bad.csv').write_text(text)
-        with pytest.raises(UserError, match=message):
-            run(folder / 'other', **NOISE, search__accuracy=dict(file='bad.csv', column='top1'))
-
-
-def test_what_is_no_number_is_null_in_the_ranking(folder, capsys):
-    """Equal accuracies have no correlation with anything."""
-    rows = [f'{a}-{b}-{c},50' for a in (1, 2) for b in (1, 2) for c in (1, 2)]
-    (folder / 'equal.csv').write_text('\n'.join(['candidate,top1', *rows]))
-    result = run(folder / 'out', **NOISE, search__accuracy=dict(file='equal.csv', column='top1'))
-    text = result.files['ranking'].read_text()
-    assert 'NaN' not in text and json.loads(text)['correlations'][0]['tau']['mean'] is None
-    assert 'nan' not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    'name', [path.stem for path in CONFIG.parent.glob('search_*.py') if re.search('s0|nb201', path.stem)]
-)
-def test_searches_of_spaces_with_known_accuracies_are_compared_with_them(name):
-    settings = SearchSettings.read(load_config(CONFIG.parent / f'{name}.py').search)
-    space = TASK_UTILS.build(dict(settings.space))
-    table = TableScorer(space, ROOT / settings.accuracy['file'], settings.accuracy['column'])
-    rng = random.Random(0)
-    assert all(table(space.random(rng)) > 0 for _ in range(20)) and settings.seeds >= 3
-
-
 def test_what_cannot_be_built_or_compared_is_counted_and_the_rest_is_ranked(folder, capsys):
     space = dict(
         type='vfd.TimmSpace', models=['test_resnet', 'test_vit', 'test_resnett', 'test_efficientnet'],
@@ -393,66 +316,6 @@ def test_plan_and_progress_count_what_is_refused_and_tell_the_time(folder, capsy
     out, err = capsys.readouterr()
     assert 'scoring students: 3 items, 3 already done' in out
     assert out.count('scoring students') == 1 and 'scoring students' not in err
-
-
-def ranks(monkeypatch, folder: Path, number: int, world_size: int, options: dict):
-    monkeypatch.setenv('RANK', str(number))
-    monkeypatch.setenv('WORLD_SIZE', str(world_size))
-    return api.search(CONFIG, folder, {k.replace('__', '.'): v for k, v in options.items()}, 'pytorch')
-
-
-@pytest.mark.parametrize('searcher', [dict(type='vfd.Exhaustive'), dict(type='vfd.RandomSearch', budget=5)])
-def test_ranks_share_a_search_and_the_last_one_ranks(folder, monkeypatch, searcher):
-    options = {**NOISE, 'search__searcher': searcher}
-    alone = run(folder / 'alone', **options)
-    scored: list[str] = []
-    scores = StudentScorer.scores
-    monkeypatch.setattr(StudentScorer, 'scores', lambda self, s: scored.append(str(s)) or scores(self, s))
-    results = [ranks(monkeypatch, folder / 'shared', number, 3, options) for number in (2, 0, 1)]
-    assert results[:2] == [None, None] and not (folder / 'shared/scores.jsonl').exists()
-    assert len(scored) == len(set(scored)) == len(alone.ranking)
-    text = (folder / 'alone/ranking.json').read_text()
-    assert (folder / 'shared/ranking.json').read_text() == text
-    again = run(folder / 'shared', **options)  # any number of ranks goes on with what there is
-    assert len(scored) == len(alone.ranking) and len(again.ranking) == len(alone.ranking)
-    assert (folder / 'shared/ranking.json').read_text() == text
-
-
-def test_what_ranks_cannot_share_is_refused(folder, monkeypatch):
-    evolution = dict(type='vfd.AgingEvolution', budget=4, population=2, tournament=2, _delete_=True)
-    for more in (dict(search__searcher=evolution), dict(search__measure_latency=True)):
-        with pytest.raises(UserError, match='ranks share the candidates of'):
-            ranks(monkeypatch, folder / 'out', 0, 2, {**NOISE, **more})
-
-
-def test_a_finished_search_is_verified(folder):
-    options = {key.replace('__', '.'): value for key, value in NOISE.items()}
-    assert api.verify_search(CONFIG, folder / 'out', options) == [
-        f'{folder / "out"} holds no finished search'
-    ]
-    files = run(folder / 'out', **NOISE).files
-
-    def faults(**more) -> str:
-        return '; '.join(api.verify_search(CONFIG, folder / 'out', {**options, **more}))
-
-    assert faults() == ''
-    assert 'begun with other settings' in faults(**{'search.init': 'default'})
-    for name, change, message in (
-        (
-            'ranking',
-            lambda data: data.replace(b'"rank": 1,', b'"rank": 2,'),
-            'does not follow from the scores',
-        ),
-        ('winner', lambda data: data.replace(b'blocks', b'block5'), 'is not the config of the winner'),
-        ('record', lambda data: data.replace(b'"sum": [-0.', b'"sum": [-1.', 1), 'is damaged'),
-        ('record', lambda data: b''.join(data.splitlines(True)[:-1]), 'the record lacks'),
-    ):
-        before = files[name].read_bytes()
-        assert change(before) != before
-        files[name].write_bytes(change(before))
-        assert message in faults()
-        files[name].write_bytes(before)
-    assert faults() == ''
 
 
 def test_the_page_lists_every_key():
