@@ -197,7 +197,7 @@ class Mean:
         self.normalization = Normalization.from_unit(NORMALIZE.mean, NORMALIZE.std)
         self.network = torch.nn.Linear(3, CLASSES)
 
-    def answer(self, images: Tensor, taps: tuple, keep: Tensor | None) -> dict[str, Tensor]:
+    def forward_taps(self, images: Tensor, taps: tuple) -> dict[str, Tensor]:
         """Logits."""
         return {'logits': self.network(images.mean((2, 3)))}
 

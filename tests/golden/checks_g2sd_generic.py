@@ -85,7 +85,7 @@ def check_gd_forward(case) -> None:
         skip = [name for name in case[f'{part}gnorm_names'].tolist() if UNUSED.match(name)]
         check_gradients(case, named(model), part, skip)
 
-    hidden = model.teacher(images, keep=mask.ids_keep)[model.tap]
+    hidden = model.teacher(images, ids_keep=mask.ids_keep)[model.tap]
     close(hidden, case['teacher_hidden'], 1e-6)  # stored in float32
     close(torch.nn.functional.layer_norm(hidden, hidden.shape[-1:], eps=1e-6), case['target'])
     latent, _ = model.student.forward_tokens(images, mask.ids_keep)

@@ -97,7 +97,7 @@ def check_case(case) -> None:
     equal(mask.ids_keep, case['ids_keep'])
     equal(mask.ids_restore, case['ids_restore'])
 
-    taught = model.teacher(images, keep=mask.ids_keep)
+    taught = model.teacher(images, ids_keep=mask.ids_keep)
     latent, tapped = model.student.forward_tokens(images, mask.ids_keep, [block for block, _ in model.pairs])
     close(latent, case['student_latent'])
     close(model.student.reconstruct(images, mask), case['pred'])

@@ -126,7 +126,7 @@ def test_the_teacher_is_in_eval_mode_while_the_student_drops_paths():
     assert any(m.training for m in model.student.modules() if type(m).__name__ == 'DropPath')
     assert not any(m.training for m in model.teacher.network.modules())
     keep = model.draw_mask(images()).ids_keep
-    asked = [model.teacher(images(), keep=keep)['block.2'] for _ in range(2)]
+    asked = [model.teacher(images(), ids_keep=keep)['block.2'] for _ in range(2)]
     assert torch.equal(*asked)
     steps = [model(images(), None, mode='loss')['loss_pixel'] for _ in range(2)]
     assert not torch.equal(*steps)  # the student does drop
@@ -173,7 +173,7 @@ def test_heads_and_distances(projector, distance, normalize, pairs):
     assert all(p.grad.abs().max() > 0 for p in model.projectors.parameters())
 
     mask = model.draw_mask(images())
-    taught = model.teacher(images(), keep=mask.ids_keep)
+    taught = model.teacher(images(), ids_keep=mask.ids_keep)
     _, tapped = model.student.forward_tokens(images(), mask.ids_keep, [1, 2])
     for (block, tap), head, name in zip(model.pairs, model.projectors, list(losses)[1:], strict=True):
         ours, theirs = head(tapped[block]).double(), taught[tap].double()

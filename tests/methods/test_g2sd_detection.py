@@ -277,8 +277,8 @@ def test_teacher_that_lacks_something(model_config, change, text):
 
 def test_patches_of_a_subset_are_refused(model_config):
     model = build(model_config)
-    with pytest.raises(UserError, match='subset of patches'):
-        model.teacher(images(), keep=torch.zeros(2, 3, dtype=torch.long))
+    with pytest.raises(UserError, match='ids_keep'):
+        model.teacher(images(), ids_keep=torch.zeros(2, 3, dtype=torch.long))
 
 
 def test_teacher_answers_features_alone(model_config):

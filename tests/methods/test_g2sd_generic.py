@@ -107,7 +107,7 @@ def test_every_trainable_tensor_gets_a_gradient(supervise):
 def sides(model: G2SDGeneric) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Prediction and target (B, 1+L, Et), and which of L patches are hidden (B, L)."""
     mask = model.draw_mask(images())
-    hidden = model.teacher(images(), keep=mask.ids_keep)[model.tap]
+    hidden = model.teacher(images(), ids_keep=mask.ids_keep)[model.tap]
     target = (hidden - hidden.mean(-1, keepdim=True)) / (
         hidden.var(-1, keepdim=True, unbiased=False) + 1e-6
     ).sqrt()

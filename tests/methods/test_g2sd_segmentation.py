@@ -124,8 +124,8 @@ def test_the_teacher_is_eval_frozen_and_outside():
     assert all(value.equal(before[name]) for name, value in after.items())
     assert all(name.startswith('student.') for name in model.state_dict())
     assert all(parameter.grad is not None for parameter in model.parameters())
-    with pytest.raises(UserError, match='subset'):
-        model.teacher(images, keep=torch.zeros(2, 1, dtype=torch.long))
+    with pytest.raises(UserError, match='ids_keep'):
+        model.teacher(images, ids_keep=torch.zeros(2, 1, dtype=torch.long))
 
 
 def test_classes_that_differ_need_a_convolution_between_them():

@@ -326,5 +326,5 @@ def test_mistakes_are_named(options, message):
 def test_a_resolution_that_is_no_multiple_of_the_patch_is_explained():
     with pytest.raises(UserError, match=r'43x42 pixels are no multiple of the patch size 7'):
         teacher()(images(1, 43, 42))
-    with pytest.raises(UserError, match='subset of the patches'):
-        teacher()(images(1), keep=torch.zeros(1, 3, dtype=torch.long))
+    with pytest.raises(UserError, match='ids_keep'):
+        teacher()(images(1), ids_keep=torch.zeros(1, 3, dtype=torch.long))

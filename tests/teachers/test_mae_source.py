@@ -86,7 +86,7 @@ def by_hand(network: MaskedAutoencoder, keep: torch.Tensor | None) -> dict[str, 
 )  # fmt: skip
 def test_the_answers_are_those_of_the_whole_network(taps, masked, network, files):
     keep = visible() if masked else None
-    answers = Teacher(SOURCE, files['full'], taps)(images(), keep=keep)
+    answers = Teacher(SOURCE, files['full'], taps)(images(), ids_keep=keep)
     reference = by_hand(network, keep)
     reference |= {'block.-1': reference['block.3'], 'decoder.-1': reference['decoder.2']}
     assert set(answers) == set(taps)
@@ -97,7 +97,7 @@ def test_the_answers_are_those_of_the_whole_network(taps, masked, network, files
 @pytest.mark.parametrize('tap', ['block.1', 'block.-3', 'latent', 'cls', 'decoder.1', 'pixels'])
 def test_widths(tap, files):
     teacher = Teacher(SOURCE, files['full'], (tap,))
-    assert teacher.source.widths(tap) == teacher(images(), keep=visible())[tap].shape[-1]
+    assert teacher.source.channels(tap) == teacher(images(), ids_keep=visible())[tap].shape[-1]
 
 
 # ------------------------------------------------------------------------------------------- no more than needed
@@ -118,7 +118,7 @@ def test_blocks_behind_the_last_tap_are_not_built(files):
     assert names == {'cls_token', 'pos_embed', 'patch_embed', 'blocks'}
     assert len(teacher.network.blocks) == 2
     runs = counted(teacher.network)
-    teacher(images(), keep=visible())
+    teacher(images(), ids_keep=visible())
     assert {name: runs[name] for name in ('blocks.0', 'blocks.1')} == {'blocks.0': 1, 'blocks.1': 1}
     assert 'norm' not in runs
 
@@ -129,7 +129,7 @@ def test_decoder_blocks_behind_the_last_tap_are_not_built(files):
     names = set(teacher.network.state_dict())
     assert not any(name.startswith(('decoder_norm', 'decoder_pred')) for name in names)
     runs = counted(teacher.network)
-    teacher(images(), keep=visible())
+    teacher(images(), ids_keep=visible())
     once = [
         *(f'blocks.{k}' for k in range(4)),
         'norm',
@@ -146,7 +146,7 @@ def test_the_blocks_see_the_kept_patches_only(files):
     teacher.network.blocks[0].register_forward_pre_hook(lambda _, args: lengths.append(args[0].shape[1]))
     teacher.network.patch_embed.register_forward_hook(lambda *_: pytest.fail('hidden patches were embedded'))
     keep = visible(0.9)
-    teacher(images(), keep=keep)
+    teacher(images(), ids_keep=keep)
     assert lengths == [1 + keep.shape[1]]
 
 
@@ -161,7 +161,7 @@ def test_the_class_token_alone_costs_one_query_in_the_last_block(files):
 def test_it_never_drops_paths(files):
     teacher = Teacher({**SOURCE, 'drop_path_rate': 0.9}, files['full'], ('latent',))
     teacher.train()
-    once, again = (teacher(images(), keep=visible())['latent'] for _ in range(2))
+    once, again = (teacher(images(), ids_keep=visible())['latent'] for _ in range(2))
     assert torch.equal(once, again)
     assert not any(module.training for module in teacher.network.modules())
 
@@ -178,7 +178,7 @@ def test_images_are_renormalised_to_imagenet(files):
 def test_encoder_taps_take_every_released_file(kind, network, files):
     teacher = Teacher(SOURCE, files[kind], ('block.2',))
     assert teacher.report.missing == []
-    answer = teacher(images(), keep=visible())['block.2']
+    answer = teacher(images(), ids_keep=visible())['block.2']
     torch.testing.assert_close(answer, by_hand(network, visible())['block.2'], rtol=1e-5, atol=1e-5)
 
 
@@ -273,7 +273,7 @@ def test_pretrained_is_refused_with_the_name_of_a_file():
 
 def test_images_of_another_size_are_refused(files):
     with pytest.raises(UserError, match='images of 40x40 pixels'):
-        Teacher(SOURCE, files['full'], ('block.0',))(torch.randn(1, 3, 40, 40), keep=visible()[:1])
+        Teacher(SOURCE, files['full'], ('block.0',))(torch.randn(1, 3, 40, 40), ids_keep=visible()[:1])
 
 
 # ---------------------------------------------------------------------------- what DMAE also asks of a timm network
@@ -283,7 +283,7 @@ def test_a_timm_transformer_knows_its_patches_and_width():
     source = Teacher(
         dict(type='vfd.TimmSource', model_name='test_vit', img_size=32), 'random', ('block.1',)
     ).source
-    assert (source.num_patches, source.widths('block.1')) == (4, 64)
+    assert (source.num_patches, source.channels('block.1')) == (4, 64)
     network = dict(type='vfd.TimmSource', model_name='test_resnet')
     assert Teacher(network, 'random', ('stage.1',)).source.num_patches is None
 

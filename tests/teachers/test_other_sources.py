@@ -129,8 +129,8 @@ def test_stored_teacher_names_what_is_missing(store, tmp_path):
         teacher(torch.rand(1, 3, 8, 8), data_samples=[sample])
     with pytest.raises(UserError, match='no samples'):
         teacher(torch.rand(1, 3, 8, 8))
-    with pytest.raises(UserError, match='subset'):
-        teacher(torch.rand(1, 3, 8, 8), keep=torch.zeros(1, 1), data_samples=[sample])
+    with pytest.raises(UserError, match='ids_keep'):
+        teacher(torch.rand(1, 3, 8, 8), ids_keep=torch.zeros(1, 1), data_samples=[sample])
     with pytest.raises(UserError, match='no field "features"'):
         StoredTeacher(str(store), str(tmp_path), taps=('features',))
     with pytest.raises(MissingFileError):

@@ -295,7 +295,7 @@ def test_patches_are_gathered_before_the_blocks(vit_file):
     teacher = Teacher(VIT, str(vit_file[0]), taps=('block.1',))
     runs = []
     teacher.network.blocks[0].register_forward_pre_hook(lambda module, args: runs.append(args[0].shape[1]))
-    got = teacher(images, keep=keep)['block.1']
+    got = teacher(images, ids_keep=keep)['block.1']
     embedded = network._pos_embed(network.patch_embed(images))
     prefix = network.num_prefix_tokens
     rows = [torch.cat([embedded[b, :prefix], embedded[b, prefix:][keep[b]]]) for b in range(2)]
@@ -306,8 +306,8 @@ def test_patches_are_gathered_before_the_blocks(vit_file):
 
 def test_patches_of_a_cnn_cannot_be_dropped(cnn_file):
     teacher = Teacher(CNN, str(cnn_file[0]))
-    with pytest.raises(UserError, match='no patch tokens'):
-        teacher(torch.rand(1, 3, 32, 32), keep=torch.zeros(1, 1, dtype=torch.long))
+    with pytest.raises(UserError, match='ids_keep'):
+        teacher(torch.rand(1, 3, 32, 32), ids_keep=torch.zeros(1, 1, dtype=torch.long))
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
@@ -335,7 +335,7 @@ def test_compile_goes_through_torch_compile(cnn_file, monkeypatch):
     teacher = Teacher(CNN, str(cnn_file[0]), compile=True)
     images = torch.rand(1, 3, 32, 32)
     torch.testing.assert_close(teacher(images)['logits'], cnn_file[1](images))
-    assert compiled == [teacher.source.answer]
+    assert compiled == [teacher.source.forward_taps]
 
 
 def test_a_position_embedding_is_resized_only_when_asked(vit_file):

@@ -14,6 +14,7 @@ from vfd.registry import MODELS
 from vfd.stores import Store
 
 from .stopwatch import Stopwatch
+from .teacher import check_inputs
 
 
 @MODELS.register_module()
@@ -64,20 +65,19 @@ class StoredTeacher:
         """Nothing to move: records go to the device of the batch."""
 
     def __call__(
-        self, images: Tensor, keep: Tensor | None = None, data_samples: Sequence[Any] | None = None
+        self, images: Tensor, data_samples: Sequence[Any] | None = None, **inputs: Any
     ) -> dict[str, Tensor]:
         """Read the records of a batch.
 
         Args:
             images: (B, 3, H, W); only their device matters.
-            keep: must be None: a stored answer cannot be narrowed to visible patches.
             data_samples: B samples with ``img_path``.
+            **inputs: must be None: stored answers cannot be narrowed to patches or boxes.
 
         Returns:
             One float32 tensor (B, ...) a tap.
         """
-        if keep is not None:
-            raise UserError('a stored teacher cannot answer for a subset of patches: use vfd.Teacher')
+        check_inputs(inputs, set(), 'a stored teacher')
         if not data_samples:
             raise UserError(
                 'a stored teacher finds its records by data_samples[i].img_path; the batch has no samples'

@@ -10,7 +10,7 @@ A teacher is a plain object and not an ``nn.Module``: a model that holds one has
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,12 @@ from vfd.registry import MODELS
 from .normalization import Normalization
 from .stopwatch import Stopwatch
 
+INPUTS = {
+    'ids_keep': '(B, K) long, the patches that a transformer sees; they are gathered before the blocks',
+    'boxes': 'for each image (n, 4) floating, corners (x1, y1, x2, y2) in pixels of the batch',
+    'prompt': '(B, 1, H, W) floating, a sparse map such as metric depth, 0 where nothing is known',
+    'seed': '(B, S) long, seeds of what the teacher draws for each image',
+}  # further inputs of a teacher, by name
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
@@ -83,7 +89,7 @@ class Teacher:
         self.network.requires_grad_(False).to(self.dtype)
         self.train()
         self._answer: Callable[..., dict[str, Tensor]] = (
-            torch.compile(self.source.answer) if compile else self.source.answer
+            torch.compile(self.source.forward_taps) if compile else self.source.forward_taps
         )
         self._batch_normalization = self.source.normalization
         self._watch = Stopwatch()
@@ -146,19 +152,25 @@ class Teacher:
         self.network._apply(fn)
 
     def __call__(
-        self, images: Tensor, keep: Tensor | None = None, data_samples: Sequence[Any] | None = None
+        self, images: Tensor, data_samples: Sequence[Any] | None = None, **inputs: Any
     ) -> dict[str, Tensor]:
-        """Ask the network.
+        """Compute the features at the taps.
 
         Args:
             images: (B, 3, H, W) floating, as the bound data preprocessor made them (without one: as the network
                 wants them).
-            keep: (B, K) long, indices of the patches a transformer may see; they are gathered before the blocks.
             data_samples: not used by a live network; :class:`~vfd.teachers.StoredTeacher` reads its keys from them.
+            **inputs: further inputs of :data:`INPUTS`, those that the source ``reads``.
 
         Returns:
             One float32 tensor a tap (float64 if the network was cast to it), without gradient.
+
+        Raises:
+            UserError: an input that the source does not read.
         """
+        inputs = check_inputs(
+            inputs, getattr(self.source, 'reads', frozenset()), f'the teacher {self.source.name}'
+        )
         with (
             torch.no_grad(),
             self._watch.run(images.device),
@@ -169,7 +181,7 @@ class Teacher:
             if self.input_size is not None and images.shape[-2:] != (self.input_size, self.input_size):
                 size = (self.input_size, self.input_size)
                 images = F.interpolate(images, size, mode='bicubic', antialias=True, align_corners=False)
-            answers = self._answer(images.to(dtype), self.taps, keep)
+            answers = self._answer(images.to(dtype), self.taps, **inputs)
             return {
                 tap: answers[tap] if dtype == torch.float64 else answers[tap].float() for tap in self.taps
             }
@@ -208,6 +220,24 @@ class Teacher:
     def __deepcopy__(self, memo: dict) -> Teacher:
         """A copy of the student (EMA, for example) shares the teacher."""
         return self
+
+
+def check_inputs(inputs: dict[str, Any], reads: Set[str], name: str) -> dict[str, Any]:
+    """Drop inputs that are None and refuse those that a teacher does not read.
+
+    Args:
+        inputs: by name.
+        reads: the names that the teacher reads.
+        name: of the teacher, for the message.
+
+    Raises:
+        UserError: an input that it does not read.
+    """
+    given = {key: value for key, value in inputs.items() if value is not None}
+    if unknown := sorted(given.keys() - reads):
+        known = ', '.join(sorted(reads)) or 'images alone'
+        raise UserError(f'{name} does not read {", ".join(unknown)}; it reads {known}')
+    return given
 
 
 def _short(values: Sequence[float]) -> str:

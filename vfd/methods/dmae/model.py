@@ -121,7 +121,7 @@ class DMAE(MaskedPixels, Distiller):
             ``loss_pixel`` and, for each pair, ``loss_distill_s<i>_t<j>``: scalars.
         """
         mask = self.draw_mask(inputs)
-        taught = self.teacher(inputs, keep=mask.ids_keep)  # {block.<k>: (B, 1+K, Dt)}
+        taught = self.teacher(inputs, ids_keep=mask.ids_keep)  # {block.<k>: (B, 1+K, Dt)}
         blocks = [block for block, _ in self.pairs]
         latent, tapped = self.student.forward_tokens(inputs, mask.ids_keep, blocks)  # (B, 1+K, Ds)
         predicted = self.student.pixels(self.student.decode_masked(latent, mask))  # (B, L-K, P)
@@ -163,7 +163,7 @@ class DMAE(MaskedPixels, Distiller):
 
     def _build_projectors(self, kind: Projector | None) -> nn.ModuleList:
         width = self.student.embed_dim
-        widths = [self.teacher.source.widths(tap) for _, tap in self.pairs]
+        widths = [self.teacher.source.channels(tap) for _, tap in self.pairs]
         if kind is None and any(other != width for other in widths):
             raise UserError(
                 f'DMAE: projector=None compares features of equal width, but the student has {width} channels and the '

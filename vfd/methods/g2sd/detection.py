@@ -29,7 +29,7 @@ from vfd.errors import UserError
 from vfd.losses.feature_richness import FeatureRichnessLoss
 from vfd.registry import MODELS
 from vfd.teachers import Distiller
-from vfd.teachers.mmdet_source import MMDetSource, strides_of
+from vfd.teachers.sources.mmdet import MMDetSource, strides_of
 
 MODELS.register_module(module=FeatureRichnessLoss)
 

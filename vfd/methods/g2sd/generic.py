@@ -90,7 +90,7 @@ class G2SDGeneric(PatchMasking, Distiller):
         )
         self.set_mask_ratio(mask_ratio)
         check_same_patches('G2SDGeneric', self.student, self.teacher)
-        width = self.teacher.source.widths(self.tap)
+        width = self.teacher.source.channels(self.tap)
         self.predictor = Predictor(self.student.mask_token.shape[-1], width)
         self.supervise = supervise
         self.beta = beta
@@ -106,7 +106,7 @@ class G2SDGeneric(PatchMasking, Distiller):
             ``loss_generic``: a scalar.
         """
         mask = self.draw_mask(inputs)
-        hidden = self.teacher(inputs, keep=mask.ids_keep)[self.tap]  # (B, 1+L, Et)
+        hidden = self.teacher(inputs, ids_keep=mask.ids_keep)[self.tap]  # (B, 1+L, Et)
         latent, _ = self.student.forward_tokens(inputs, mask.ids_keep)  # (B, 1+K, Ds)
         if self.supervise == 'all':
             tokens = self.student.decode(latent, mask.ids_keep)  # (B, 1+L, Es)
@@ -125,7 +125,7 @@ class G2SDGeneric(PatchMasking, Distiller):
             ``student`` and ``teacher``: (B, L, Et).
         """
         mask = self.draw_mask(inputs)
-        hidden = self.teacher(inputs, keep=mask.ids_keep)[self.tap]
+        hidden = self.teacher(inputs, ids_keep=mask.ids_keep)[self.tap]
         latent, _ = self.student.forward_tokens(inputs, mask.ids_keep)
         predicted = self.predictor(self.student.decode(latent, mask.ids_keep))
         return {'student': predicted[:, 1:], 'teacher': _target(hidden)[:, 1:]}

@@ -25,7 +25,7 @@ from vfd.errors import UserError
 from vfd.losses.channel_wise import ChannelWiseLoss
 from vfd.registry import MODELS
 from vfd.teachers import Distiller
-from vfd.teachers.mmseg_source import MMSegSource
+from vfd.teachers.sources.mmseg import MMSegSource
 
 MODELS.register_module(module=ChannelWiseLoss)
 

@@ -52,6 +52,7 @@ class DenseSource:
     """
 
     num_classes = None
+    reads: frozenset[str] = frozenset()
 
     def __init__(self, network: dict, taps: Sequence[str] = (TAP,), pretrained: bool = False) -> None:
         kind = MODELS.get(network['type']) if 'type' in network else None
@@ -89,10 +90,8 @@ class DenseSource:
                 f'{source} without registers: set num_registers=0 in the teacher, not {self.network.num_registers}'
             )
 
-    def answer(self, images: Tensor, taps: Sequence[str], keep: Tensor | None) -> dict[str, Tensor]:
-        """See :class:`vfd.teachers.sources.Source`."""
-        if keep is not None:
-            raise UserError(f'{self.name} cannot look at a subset of patches')
+    def forward_taps(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
+        """See :class:`vfd.teachers.sources.source.Source`."""
         return {TAP: self.network.dense(images)}
 
 
@@ -155,27 +154,23 @@ class DenoisedTeacher(Teacher):
     def __call__(
         self,
         images: Tensor,
-        keep: Tensor | None = None,
         data_samples: Sequence[Any] | None = None,
         seeds: Tensor | None = None,
+        **inputs: Any,
     ) -> dict[str, Tensor]:
         """Denoised features.
 
         Args:
             images: (B, 3, H, W) as in :class:`vfd.Teacher`; H and W are multiples of the patch size.
-            keep: must be None.
             data_samples: not read.
             seeds: (B, 3) whole numbers, which make the views of each image; None draws them from torch's generator.
+            **inputs: must be None.
 
         Returns:
             Under the tap (B, T, D), patches row by row.
         """
-        if keep is not None:
-            raise UserError(
-                'DenoisedTeacher averages whole maps: it cannot answer for a subset of the patches'
-            )
         self._seeds = draw_seeds(len(images)) if seeds is None else seeds
-        return super().__call__(images)
+        return super().__call__(images, **inputs)
 
     def undenoised(self, images: Tensor) -> dict[str, Tensor]:
         """Features of the images as they are, for comparison; arguments and answer as of a call."""
@@ -210,7 +205,7 @@ class DenoisedTeacher(Teacher):
         ]
         return Views(torch.stack([views.shifts for views in each]), torch.stack([v.flips for v in each]))
 
-    def _denoised(self, images: Tensor, taps: Sequence[str], keep: Tensor | None) -> dict[str, Tensor]:
+    def _denoised(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         """In the place of the network's answer: images are normalised, and of the network's type and size."""
         assert self._seeds is not None
         views = self.views(images, self._seeds)
@@ -221,7 +216,7 @@ class DenoisedTeacher(Teacher):
             return {taps[0]: denoise(self.network, images, views, white, self.chunk, self._dense_of)}
 
         def ask(shown: Tensor) -> Tensor:
-            answer = self._one(shown, taps, None)[taps[0]]
+            answer = self._one(shown, taps)[taps[0]]
             return answer.flatten(2).transpose(1, 2) if answer.ndim == 4 else answer
 
         return {taps[0]: denoise_images(ask, images, views, white, self.patch_size, self.chunk)}

@@ -26,9 +26,9 @@ from vfd.backbones.masked_autoencoder import require_decoder
 from vfd.checkpoints import StateFile
 from vfd.errors import UserError
 from vfd.registry import MODELS
+from vfd.teachers.normalization import Normalization
 
-from .normalization import Normalization
-from .sources import check_taps, tap_index
+from .source import check_taps, tap_index
 
 _DECODER_ARGUMENTS = ('decoder_embed_dim', 'decoder_depth', 'decoder_num_heads')
 
@@ -48,6 +48,7 @@ class MAESource:
     """
 
     num_classes = None
+    reads = frozenset({'ids_keep'})
     resize_rule = 'mae'
 
     def __init__(self, taps: Sequence[str] = ('latent',), pretrained: bool = False, **network: Any) -> None:
@@ -74,7 +75,7 @@ class MAESource:
         """L, the number of patches of an image."""
         return self.network.num_patches
 
-    def widths(self, tap: str) -> int:
+    def channels(self, tap: str) -> int:
         """Channels of a tap's answer."""
         if tap == 'pixels':
             return self.network.decoder_pred.out_features
@@ -96,40 +97,42 @@ class MAESource:
             taps = [tap for tap in self._index if tap.startswith('decoder.')] or ['pixels']
             require_decoder(file, f'the tap {", ".join(taps)}')
 
-    def answer(self, images: Tensor, taps: Sequence[str], keep: Tensor | None) -> dict[str, Tensor]:
-        """See :class:`~vfd.teachers.sources.Source`."""
+    def forward_taps(
+        self, images: Tensor, taps: Sequence[str], ids_keep: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """See :class:`~vfd.teachers.sources.source.Source`."""
         vit = self.network
         tapped = {tap: k for tap, k in self._index.items() if tap in taps and tap.startswith('block.')}
         if len(tapped) == len(taps):  # nothing behind the last tap runs
-            outputs = vit.forward_taps(images, keep, tapped.values())
+            outputs = vit.forward_taps(images, ids_keep, tapped.values())
             return {tap: outputs[k] for tap, k in tapped.items()}
         if 'cls' in taps and len(tapped) + 1 == len(taps):
-            return self._with_cls(images, keep, tapped)
-        latent, outputs = vit.forward_tokens(images, keep, tuple(tapped.values()))
+            return self._with_cls(images, ids_keep, tapped)
+        latent, outputs = vit.forward_tokens(images, ids_keep, tuple(tapped.values()))
         answers = {tap: outputs[k] for tap, k in tapped.items()}
         if 'latent' in taps:
             answers['latent'] = latent
         if 'cls' in taps:
             answers['cls'] = latent[:, 0]
         if self._decodes:
-            self._decode(latent, keep, taps, answers)
+            self._decode(latent, ids_keep, taps, answers)
         return answers
 
-    def _with_cls(self, images: Tensor, keep: Tensor | None, tapped: dict[str, int]) -> dict[str, Tensor]:
+    def _with_cls(self, images: Tensor, ids_keep: Tensor | None, tapped: dict[str, int]) -> dict[str, Tensor]:
         """The class token without the last block's other outputs."""
         vit = self.network
         before = len(vit.blocks) - 2
-        outputs = vit.forward_taps(images, keep, {before, *tapped.values()}) if before >= 0 else {}
-        tokens = outputs[before] if before >= 0 else vit.sequence(images, keep)
+        outputs = vit.forward_taps(images, ids_keep, {before, *tapped.values()}) if before >= 0 else {}
+        tokens = outputs[before] if before >= 0 else vit.sequence(images, ids_keep)
         return {'cls': vit.cls_of(tokens), **{tap: outputs[k] for tap, k in tapped.items()}}
 
     def _decode(
-        self, latent: Tensor, keep: Tensor | None, taps: Sequence[str], answers: dict[str, Tensor]
+        self, latent: Tensor, ids_keep: Tensor | None, taps: Sequence[str], answers: dict[str, Tensor]
     ) -> None:
         vit = self.network
-        if keep is None:
-            keep = torch.arange(self.num_patches, device=latent.device).expand(len(latent), -1)
-        tokens = vit.decoder_sequence(latent, keep)
+        if ids_keep is None:
+            ids_keep = torch.arange(self.num_patches, device=latent.device).expand(len(latent), -1)
+        tokens = vit.decoder_sequence(latent, ids_keep)
         wanted = {tap: k for tap, k in self._index.items() if tap in taps and tap.startswith('decoder.')}
         for k, block in enumerate(vit.decoder_blocks):
             tokens = block(tokens)

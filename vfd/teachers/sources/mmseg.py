@@ -21,9 +21,9 @@ from vfd.checkpoints.beit_layout import segmentor_tensors
 from vfd.compat import require
 from vfd.errors import UserError
 from vfd.registry import MODELS
+from vfd.teachers.normalization import Normalization
 
-from .normalization import Normalization
-from .sources import check_taps
+from .source import check_taps
 
 _LOSS_KEYS = ('train_cfg', 'auxiliary_head')
 
@@ -44,6 +44,8 @@ class MMSegSource:
         UserError: a tap that it does not have, a model without a single decode head or without ``data_preprocessor``,
             or ``pretrained``.
     """
+
+    reads: frozenset[str] = frozenset()
 
     def __init__(self, model: dict, taps: Sequence[str] = ('seg_logits',), pretrained: bool = False) -> None:
         require('mmseg')
@@ -70,8 +72,6 @@ class MMSegSource:
         """Bring the names of a released or distilled segmentor to this network's; changes ``file``."""
         file.state = segmentor_tensors(file.state, self.network)
 
-    def answer(self, images: Tensor, taps: Sequence[str], keep: Tensor | None) -> dict[str, Tensor]:
-        """See :class:`~vfd.teachers.sources.Source`."""
-        if keep is not None:
-            raise UserError(f'{self.name} cannot look at a subset of patches')
+    def forward_taps(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
+        """See :class:`~vfd.teachers.sources.source.Source`."""
         return {'seg_logits': self.network(images, mode='tensor')}

@@ -22,9 +22,9 @@ from vfd.checkpoints.detectron2 import to_mmdet_names
 from vfd.compat import require
 from vfd.errors import UserError
 from vfd.registry import MODELS
+from vfd.teachers.normalization import Normalization
 
-from .normalization import Normalization
-from .sources import check_taps, tap_index
+from .source import check_taps, tap_index
 
 
 @MODELS.register_module()
@@ -45,6 +45,7 @@ class MMDetSource:
     """
 
     num_classes = None
+    reads: frozenset[str] = frozenset()
 
     def __init__(self, model: dict, taps: Sequence[str] = ('neck.0',), pretrained: bool = False) -> None:
         require('mmdet')
@@ -82,10 +83,8 @@ class MMDetSource:
         renamed = to_mmdet_names(file)
         file.state, file.layout = renamed.state, renamed.layout
 
-    def answer(self, images: Tensor, taps: Sequence[str], keep: Tensor | None) -> dict[str, Tensor]:
-        """See :class:`~vfd.teachers.sources.Source`."""
-        if keep is not None:
-            raise UserError(f'{self.name} cannot look at a subset of patches')
+    def forward_taps(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
+        """See :class:`~vfd.teachers.sources.source.Source`."""
         maps = self.network.extract_feat(images)
         logits = self.network.rpn_head(maps)[0] if self.network.rpn_head is not None else ()
         return {tap: (maps if tap.startswith('neck') else logits)[self._levels[tap]] for tap in taps}

@@ -1,0 +1,11 @@
+"""Where a teacher's network comes from: one file a library."""
+
+from .mae import MAESource
+from .mmdet import MMDetSource
+from .mmpretrain import MMSource
+from .mmseg import MMSegSource
+from .open_clip import OpenCLIPSource
+from .source import Source
+from .timm import TimmSource
+
+__all__ = ['MAESource', 'MMDetSource', 'MMSegSource', 'MMSource', 'OpenCLIPSource', 'Source', 'TimmSource']

@@ -1,0 +1,83 @@
+"""What a teacher needs of a network's origin: how to build it, what it was trained on, and its features at taps.
+
+====================  =======================  ==========================================================
+tap                   shape                    what it is
+====================  =======================  ==========================================================
+``logits``            (B, C)                   class scores before the softmax
+``pooled``            (B, D)                   the feature that the classifier reads
+``block.<k>``         (B, prefix + N, D)       tokens after transformer block k, before the final norm
+``stage.<k>``         (B, C, H, W)             feature map k of a network (timm's and OpenMMLab's numbering)
+====================  =======================  ==========================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from vfd.errors import UserError, did_you_mean
+from vfd.teachers.normalization import Normalization
+
+
+class Source(Protocol):
+    """The network of a :class:`vfd.teachers.Teacher`, whatever library it comes from.
+
+    Attributes:
+        name: for messages, ``library:model``.
+        network: an ``nn.Module``; its methods are those of its library.
+        normalization: what the network was trained on; None where its input is no normalised image.
+        num_classes: width of ``logits``; None without them.
+        reads: names of the further inputs that :meth:`forward_taps` takes, a subset of
+            :data:`vfd.teachers.teacher.INPUTS`.
+    """
+
+    name: str
+    network: Any
+    normalization: Normalization | None
+    num_classes: int | None
+    reads: Set[str]
+
+    def forward_taps(self, images: Tensor, taps: Sequence[str], **inputs: Any) -> dict[str, Tensor]:
+        """Compute the network's features at the taps.
+
+        Args:
+            images: (B, 3, H, W), normalised as :attr:`normalization` says.
+            taps: names of the table above.
+            **inputs: of :attr:`reads`, those that were given.
+        """
+        ...
+
+
+def tap_index(tap: str, kind: str, count: int, name: str) -> int:
+    """The number behind ``block.<k>`` or ``stage.<k>``; negative numbers count from the end."""
+    try:
+        index = int(tap.partition('.')[2])
+    except ValueError:
+        raise UserError(
+            f'teacher tap "{tap}": write {kind}.<number>, for example {kind}.{count - 1}'
+        ) from None
+    if not -count <= index < count:
+        raise UserError(f'teacher tap "{tap}": {name} has {kind}.0 to {kind}.{count - 1}')
+    return index % count
+
+
+def check_taps(taps: Sequence[str], kinds: Sequence[str], name: str) -> None:
+    """Raise for a tap that this network does not have."""
+    for tap in taps:
+        kind = tap.partition('.')[0]
+        if kind not in kinds:
+            known = [k + '.<k>' if k in ('block', 'stage') else k for k in kinds]
+            raise UserError(
+                f'teacher tap "{tap}": {name} answers at {", ".join(known)}{did_you_mean(kind, kinds)}'
+            )
+
+
+def not_fetched(name: str, error: Exception) -> UserError:
+    """The error of a library that could not get its published weights, as the user can mend it."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return UserError(
+        f'the published weights of {name} could not be fetched ({reason}). Check the connection, or give a weight '
+        'file as checkpoint=...'
+    )
