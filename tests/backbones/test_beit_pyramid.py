@@ -83,7 +83,7 @@ def test_it_starts_as_the_plain_transformer_of_the_pretraining(tmp_path):
     assert backbone.fpn1[0].weight.equal(before)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        tokens = encoder.forward_taps(images, None, [2])[2]
+        tokens = encoder.forward_blocks(images, None, [2])[2]
         torch.testing.assert_close(backbone(images)[2].flatten(2).transpose(1, 2), tokens[:, 1:])
     assert all(not block.attn.relative_position_bias_table.any() for block in backbone.blocks)
     assert all((block.gamma_1 == 1).all() and (block.gamma_2 == 1).all() for block in backbone.blocks)

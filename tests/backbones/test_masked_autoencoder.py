@@ -101,7 +101,7 @@ def test_blocks_behind_the_last_tap_do_not_run(network, images):
     runs = []
     for k, block in enumerate(network.blocks):
         block.register_forward_hook(lambda module, args, output, k=k: runs.append(k))
-    network.forward_taps(images, None, [1])
+    network.forward_blocks(images, None, [1])
     assert runs == [0, 1]
 
 

@@ -95,7 +95,7 @@ def check_gd_forward(case) -> None:
     close(model.predictor(tokens), case['student_pred'])
     network = model.teacher.network
     last = len(network.blocks) - 1
-    close(network.forward_taps(images, mask.ids_keep, [last])[last], case['teacher_prenorm'])
+    close(network.forward_blocks(images, mask.ids_keep, [last])[last], case['teacher_prenorm'])
 
     # The released file's head on the encoder's features has weight 0; ours does not have it. Its loss, for the record:
     weights = case.companion('gd_weights.npz')

@@ -160,7 +160,9 @@ def check_alt_targets(case) -> None:
         kind, outputs = ours.get(key, ('weighted', 1))
         given = re.fullmatch(r'weighted_(\d)(\d+)_(\d)(\d+)', key)
         weights = (float(f'{given[1]}.{given[2]}'), float(f'{given[3]}.{given[4]}')) if given else (0.5, 0.5)
-        target = reconstruction_target(kind, images, patch, norm_pix, taught, weights)
+        target = reconstruction_target(
+            kind, images, patch, norm_pix=norm_pix, teacher_pixels=taught, weights=weights
+        )
         close(pixel_loss(predictions[outputs - 1], target, mask), case[key], name=key)
 
 

@@ -22,6 +22,7 @@ from vfd.losses.feature_maps import channel_correlation
 from vfd.losses.sample_relations import similarity_preserving
 from vfd.losses.soft_label import kl
 from vfd.registry import MODELS
+from vfd.students import forward_taps
 
 CONFIGS = Path(__file__).parents[2] / 'configs/diswot'
 FILES = sorted(CONFIGS.glob('*.py'))
@@ -100,11 +101,10 @@ def test_a_network_with_itself_has_nothing_to_learn(name):
     model = build(student=student, teacher=teacher, data_preprocessor={**PREPROCESSOR, **own}, **BOTH).eval()
     model.student.model.load_state_dict(model.teacher.network.state_dict())
     images = torch.randn(3, 3, size.get('img_size', 32), size.get('img_size', 32))
-    logits, last_map = model._logits_and_map(images)
-    taught = model.teacher(images)
-    assert last_map.shape == taught['stage.-1'].shape and last_map.ndim == 4
-    torch.testing.assert_close(logits, taught['logits'])
-    torch.testing.assert_close(last_map, taught['stage.-1'])
+    features = forward_taps(model.student, images, ['logits', 'stage.-1'])
+    target = model.teacher(images)
+    assert features['stage.-1'].ndim == 4
+    torch.testing.assert_close(features, target)
     losses = model.loss(images, [DataSample().set_gt_label(0)] * 3)
     for term in ('loss_kd', 'loss_relation', 'loss_channel'):
         assert abs(float(losses[term])) < 1e-4, term

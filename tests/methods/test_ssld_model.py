@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Compose
 from mmengine.optim import OptimWrapper
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
+from mmpretrain.datasets import PackInputs
 from mmpretrain.structures import DataSample
 
+from vfd.datasets import DropLabels
 from vfd.errors import UserError
 from vfd.losses import SSLDLoss
 from vfd.registry import MODELS
+from vfd.students import forward_taps
 
 CLASSES = 6
 TIMM_STUDENT = {'type': 'mmpretrain.TimmClassifier', 'model_name': 'test_resnet', 'num_classes': CLASSES}
@@ -101,8 +106,14 @@ def test_labels_change_nothing():
 
 
 def test_labelled_and_unlabelled_images_share_a_batch():
+    """Labels of the labelled ones are dropped where they are loaded."""
     model = build()
-    mixed = [DataSample().set_gt_label(3), DataSample(), DataSample().set_gt_label(1), DataSample()]
+    pack = Compose([DropLabels(), PackInputs()])
+    images = [
+        dict(img=np.zeros((32, 32, 3), np.uint8), **({'gt_label': 3} if k % 2 else {})) for k in (1, 2, 3, 4)
+    ]
+    mixed = [pack(image)['data_samples'] for image in images]
+    assert not any('gt_label' in sample for sample in mixed) and 'gt_label' in images[0]
     raw = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
     logs = model.train_step({'inputs': raw, 'data_samples': mixed}, wrapper)
@@ -223,7 +234,8 @@ def test_a_feature_map_can_be_compared_as_well(student, teacher, stage):
     assert counter.calls == 1
     assert list(losses) == ['loss_ssld', 'loss_feature']
     answers = model.teacher(images())
-    logits, feature_map = model._student_logits_and_map(images())
+    features = forward_taps(model.student, images(), model.taps)
+    logits, feature_map = features['logits'], features[f'stage.{stage}']
     assert logits.allclose(model.student(images(), mode='tensor'), atol=1e-6)
     assert feature_map.ndim == 4
     expected = 0.5 * (feature_map - answers[f'stage.{stage}']).abs().mean()

@@ -8,8 +8,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vfd.errors import MissingFileError, UserError
+from vfd.methods.base import Distiller
 from vfd.registry import MODELS
-from vfd.teachers import Distiller, Normalization, Teacher
+from vfd.teachers import Normalization, Teacher
 
 CNN = dict(type='vfd.TimmSource', model_name='test_resnet', num_classes=5)
 VIT = dict(type='vfd.TimmSource', model_name='test_vit', num_classes=5, img_size=32)

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from vfd.backbones.beit_pyramid import BEiTPyramid
 from vfd.backbones.cifar_resnet import CifarResNet
 from vfd.backbones.masked_autoencoder import MaskedAutoencoder
-from vfd.backbones.masked_pixels import MaskedPixels, PatchMasking
+from vfd.backbones.masked_pixels import check_masked_student, predict_images, random_mask
 from vfd.backbones.masked_vit import MaskedViT
 from vfd.backbones.masking import PatchMask, check_mask_ratio, keep_count, make_mask
 from vfd.backbones.nas_bench_201 import NASBench201Network
@@ -21,11 +21,9 @@ __all__ = [
     'BEiTPyramid',
     'CifarResNet',
     'MaskedAutoencoder',
-    'MaskedPixels',
     'MaskedViT',
     'NASBench201Network',
     'PatchMask',
-    'PatchMasking',
     'PlainNet',
     'RegisterBackbone',
     'RegisterCLIP',
@@ -33,8 +31,11 @@ __all__ = [
     'SimpleFeaturePyramid',
     'ViTDet',
     'check_mask_ratio',
+    'check_masked_student',
     'keep_count',
     'make_mask',
+    'predict_images',
+    'random_mask',
     'sincos_position_table',
 ]
 

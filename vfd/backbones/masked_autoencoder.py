@@ -80,12 +80,12 @@ class MaskedAutoencoder(MaskedViT):
         require_decoder(file, 'MaskedAutoencoder')
         load_into(self, file, resize_pos_embed='mae' if resize_pos_embed else False)
 
-    def decoder_sequence(self, latent: Tensor, keep: Tensor) -> Tensor:
+    def decoder_sequence(self, latent: Tensor, ids_keep: Tensor) -> Tensor:
         """The decoder's input: visible tokens at their places, the mask token elsewhere, positions added.
 
         Args:
             latent: (B, 1 + K, D), the encoder's tokens after its norm.
-            keep: (B, K), which patches they are.
+            ids_keep: (B, K), which patches they are.
 
         Returns:
             (B, 1 + L, E), class token first, patches row by row.
@@ -93,12 +93,12 @@ class MaskedAutoencoder(MaskedViT):
         embedded = self.decoder_embed(latent)
         batch, _, width = embedded.shape
         patches = self.mask_token.to(embedded.dtype).expand(batch, self.num_patches, -1)
-        patches = patches.scatter(1, keep[:, :, None].expand(-1, -1, width), embedded[:, 1:])
+        patches = patches.scatter(1, ids_keep[:, :, None].expand(-1, -1, width), embedded[:, 1:])
         return torch.cat([embedded[:, :1], patches], dim=1) + self.decoder_pos_embed
 
-    def decode(self, latent: Tensor, keep: Tensor, blocks: int | None = None) -> Tensor:
+    def decode(self, latent: Tensor, ids_keep: Tensor, blocks: int | None = None) -> Tensor:
         """The decoder's tokens (B, 1 + L, E) after its first ``blocks`` blocks (None: all), before any norm."""
-        tokens = self.decoder_sequence(latent, keep)
+        tokens = self.decoder_sequence(latent, ids_keep)
         for block in self.decoder_blocks[:blocks]:
             tokens = block(tokens)
         return tokens

@@ -113,18 +113,18 @@ class MaskedViT(VisionTransformer):
         """Load weights; all of this network's tensors, or an error."""
         load_into(self, load_state(checkpoint), resize_pos_embed='mae' if resize_pos_embed else False)
 
-    def embed(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+    def embed(self, images: Tensor, ids_keep: Tensor | None = None) -> Tensor:
         """Embed patches with their positions; patches that are not kept cost nothing.
 
         Args:
             images: (B, 3, H, W) of this network's size.
-            keep: (B, K) long, the patches to embed, in the order wanted; None embeds all.
+            ids_keep: (B, K) long, the patches to embed, in the order wanted; None embeds all.
 
         Returns:
             (B, K or L, D), without the class token.
         """
         position = self.pos_embed[:, 1:]
-        if keep is None:
+        if ids_keep is None:
             return self.patch_embed(images) + position
         if images.shape[-2:] != tuple(self.patch_embed.img_size):
             raise UserError(
@@ -132,41 +132,43 @@ class MaskedViT(VisionTransformer):
                 f'{self.patch_embed.img_size[0]}x{self.patch_embed.img_size[1]}: set img_size or the crop size.'
             )
         projection = self.patch_embed.proj
-        patches = select_patches(images, self.patch_size, keep).flatten(2)
+        patches = select_patches(images, self.patch_size, ids_keep).flatten(2)
         tokens = F.linear(patches, projection.weight.flatten(1), projection.bias)
-        return tokens + position[0][keep]
+        return tokens + position[0][ids_keep]
 
-    def sequence(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+    def sequence(self, images: Tensor, ids_keep: Tensor | None = None) -> Tensor:
         """The tokens before the first block, class token first: (B, 1 + K, D)."""
-        tokens = self.embed(images, keep)
+        tokens = self.embed(images, ids_keep)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(tokens.shape[0], -1, -1)
         return torch.cat([cls, tokens], dim=1)
 
-    def forward_taps(self, images: Tensor, keep: Tensor | None, taps: Iterable[int]) -> dict[int, Tensor]:
+    def forward_blocks(
+        self, images: Tensor, ids_keep: Tensor | None, taps: Iterable[int]
+    ) -> dict[int, Tensor]:
         """Run up to the last tap and no further.
 
         Args:
             images: (B, 3, H, W).
-            keep: (B, K) visible patches, or None for all.
+            ids_keep: (B, K) visible patches, or None for all.
             taps: block indices from 0.
 
         Returns:
             The tokens (B, 1 + K, D) after each tapped block, before any norm.
         """
         wanted = set(taps)
-        tokens, tapped = self.sequence(images, keep), {}
+        tokens, tapped = self.sequence(images, ids_keep), {}
         for k, block in enumerate(self.blocks[: max(wanted) + 1]):
             tokens = block(tokens)
             if k in wanted:
                 tapped[k] = tokens
         return tapped
 
-    def forward_cls(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+    def forward_cls(self, images: Tensor, ids_keep: Tensor | None = None) -> Tensor:
         """The class token after the final norm, (B, D); the last block computes nothing else.
 
         Arguments as in `forward_tokens`.
         """
-        tokens = self.sequence(images, keep)
+        tokens = self.sequence(images, ids_keep)
         for block in self.blocks[:-1]:
             tokens = block(tokens)
         return self.cls_of(tokens)
@@ -177,20 +179,20 @@ class MaskedViT(VisionTransformer):
         return self.norm(block_at(self.blocks[-1], tokens, first))[:, 0]
 
     def forward_tokens(
-        self, images: Tensor, keep: Tensor | None = None, taps: Sequence[int] = ()
+        self, images: Tensor, ids_keep: Tensor | None = None, taps: Sequence[int] = ()
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Run all blocks.
 
         Args:
             images: (B, 3, H, W).
-            keep: (B, K) visible patches, or None for all.
+            ids_keep: (B, K) visible patches, or None for all.
             taps: block indices whose output is wanted as well.
 
         Returns:
             The tokens (B, 1 + K, D) after the final norm, class token first, and for each tap those after the block.
         """
         last = len(self.blocks) - 1
-        tapped = self.forward_taps(images, keep, {*taps, last})
+        tapped = self.forward_blocks(images, ids_keep, {*taps, last})
         return self.norm(tapped[last]), {k: tapped[k] for k in taps}
 
     def forward(  # type: ignore[override]  # timm's takes an attention mask, mmengine a mode

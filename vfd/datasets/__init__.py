@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from vfd.datasets.depth import DepthFolderDataset, LoadDepth, RandomGammaBrightnessColour
+from vfd.datasets.drop_labels import DropLabels
 from vfd.datasets.image_io import IMAGE_EXTENSIONS, LoadImage, decode_image, read_image
 from vfd.datasets.image_lists import ImageFolderDataset, ImageListDataset, list_images, read_image_list
 from vfd.datasets.mining import TopKMiner, mine_topk
@@ -11,6 +12,7 @@ from vfd.datasets.paddle_crop import PaddleRandomCrop
 __all__ = [
     'IMAGE_EXTENSIONS',
     'DepthFolderDataset',
+    'DropLabels',
     'ImageFolderDataset',
     'ImageListDataset',
     'LoadDepth',

@@ -19,6 +19,7 @@ from mmengine.logging import HistoryBuffer
 from torch import nn
 
 import vfd
+from vfd.engine.contract import TrainedMethod
 from vfd.errors import UserError
 
 RESUME_STATE = 'resume_state'
@@ -45,8 +46,8 @@ def rank_state(model: Any, optim_wrapper: Any) -> dict[str, Any]:
     }
     if torch.cuda.is_available():
         state['cuda'] = torch.cuda.get_rng_state()
-    if hasattr(model, 'method_state'):
-        state['method'] = model.method_state()
+    if isinstance(model, TrainedMethod) and (kept := model.method_state()):
+        state['method'] = kept
     return state
 
 
@@ -115,8 +116,8 @@ def vfd_meta(runner: Any, model: Any) -> dict[str, Any]:
     """``meta['vfd']``: version, name of the config and, where there is one, the teacher's fingerprint."""
     filename = runner.cfg.filename
     meta = {'version': vfd.__version__, 'config': Path(filename).name if filename else None}
-    if hasattr(model, 'teacher'):
-        meta['teacher'] = to_plain(model.teacher.fingerprint())
+    if isinstance(model, TrainedMethod) and (teacher := model.teacher_fingerprint()) is not None:
+        meta['teacher'] = to_plain(teacher)
     return meta
 
 
@@ -127,9 +128,10 @@ def check_teacher(checkpoint: dict, model: Any, filename: str) -> None:
         UserError: the fingerprints differ.
     """
     then = checkpoint['meta'].get('vfd', {}).get('teacher')
-    if then is None or not hasattr(model, 'teacher'):
+    teacher = model.teacher_fingerprint() if isinstance(model, TrainedMethod) else None
+    if then is None or teacher is None:
         return
-    now = to_plain(model.teacher.fingerprint())
+    now = to_plain(teacher)
     differing = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     if differing:
         lines = [f'  {key}: {then.get(key)!r} in the checkpoint, {now.get(key)!r} now' for key in differing]

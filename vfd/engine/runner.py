@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from vfd.engine import resume
 from vfd.engine.bad_data import BadDataLog
+from vfd.engine.contract import TrainedMethod
 from vfd.engine.distributed import cpu_group, init_cpu_group
 from vfd.engine.hooks import BadDataHook, CheckpointHook, InterruptHook, NonFiniteHook, ProgressHook
 from vfd.engine.loader import StreamLoader
@@ -220,7 +221,7 @@ class Runner(_Runner):
             MissingFileError: the file is not there.
             UserError: the file is of another model or, when resuming, was trained with another teacher.
         """
-        strict = strict or self._resume or hasattr(self.bare_model, 'student')
+        strict = strict or self._resume or isinstance(self.bare_model, TrainedMethod)
         try:
             checkpoint = super().load_checkpoint(filename, map_location, strict, revise_keys)
         except FileNotFoundError as error:

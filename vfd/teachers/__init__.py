@@ -1,13 +1,11 @@
 """Teachers: frozen networks that answer at named taps, live or from a store."""
 
-from .distiller import Distiller
 from .normalization import Normalization
 from .sources import MAESource, MMDetSource, MMSegSource, MMSource, OpenCLIPSource, TimmSource
 from .stored import StoredTeacher
 from .teacher import Teacher
 
 __all__ = [
-    'Distiller',
     'MAESource',
     'MMDetSource',
     'MMSegSource',

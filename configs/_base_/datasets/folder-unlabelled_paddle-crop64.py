@@ -11,11 +11,11 @@ train_dataloader = dict(
                 type='mmpretrain.CustomDataset',
                 data_root='data/folder',
                 data_prefix='train',
-                pipeline={{_base_.train_pipeline}}),
+                pipeline=[*_base_.train_pipeline[:-1], dict(type='vfd.DropLabels'), _base_.train_pipeline[-1]]),
             dict(
                 type='vfd.ImageFolderDataset',
                 data_root='data/folder/unlabelled',
-                pipeline={{_base_.train_pipeline}}),
+                pipeline=_base_.train_pipeline),
         ],
     ),
 )
@@ -28,6 +28,6 @@ baseline = dict(
             type='mmpretrain.CustomDataset',
             data_root='data/folder',
             data_prefix='train',
-            pipeline={{_base_.train_pipeline}}),
+            pipeline=_base_.train_pipeline),
     ),
 )

@@ -11,13 +11,13 @@ train_dataloader = dict(
                 type='mmpretrain.ImageNet',
                 data_root='data/imagenet',
                 split='train',
-                pipeline={{_base_.train_pipeline}}),
+                pipeline=[*_base_.train_pipeline[:-1], dict(type='vfd.DropLabels'), _base_.train_pipeline[-1]]),
             dict(
                 type='vfd.ImageListDataset',
                 ann_file='lists/mined_4m.txt',
                 data_root='data',
                 data_prefix='imagenet22k',
-                pipeline={{_base_.train_pipeline}}),
+                pipeline=_base_.train_pipeline),
         ],
     ),
 )

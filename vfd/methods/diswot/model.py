@@ -28,8 +28,11 @@ from vfd.errors import UserError
 from vfd.losses.feature_maps import ChannelCorrelationLoss
 from vfd.losses.sample_relations import RelationLoss
 from vfd.losses.soft_label import kl
+from vfd.methods.base import Distiller
 from vfd.registry import MODELS
-from vfd.teachers import Distiller
+from vfd.students import check_same_classes, forward_taps
+
+LAST_MAP = 'stage.-1'
 
 MODELS.register_module(module=RelationLoss)
 MODELS.register_module(module=ChannelCorrelationLoss)
@@ -66,7 +69,7 @@ class DisWOT(Distiller):
         temperature: float = 4.0,
         relation_loss: dict | None = None,
         channel_loss: dict | None = None,
-        feature_tap: str = 'stage.-1',
+        feature_tap: str = LAST_MAP,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -81,7 +84,8 @@ class DisWOT(Distiller):
         self.relation_loss = MODELS.build(relation_loss) if relation_loss is not None else None
         self.channel_loss = MODELS.build(channel_loss) if channel_loss is not None else None
         self.feature_tap = feature_tap
-        self._check_classes()
+        if kd_weight:
+            check_same_classes('DisWOT', self.student, self.teacher)
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
         """All terms of a batch.
@@ -93,23 +97,24 @@ class DisWOT(Distiller):
         Returns:
             ``loss_ce``, ``loss_kd``, ``loss_relation``, ``loss_channel``: scalars, those that have a weight.
         """
-        logits, last_map = self._logits_and_map(inputs)  # (B, K), (B, C, H, W) where maps are compared
+        features = forward_taps(self.student, inputs, ['logits', LAST_MAP] if self._compares else ['logits'])
+        logits, last_map = features['logits'], features.get(LAST_MAP)  # (B, K), (B, C, H, W)
         losses = {}
         if self.ce_weight:
             losses['loss_ce'] = self.ce_weight * self._cross_entropy(logits, data_samples)
-        if not self.teacher_asked:
+        if not self.needs_teacher:
             return losses
-        taught = self.teacher(inputs, data_samples=data_samples)
+        target = self.teacher(inputs, data_samples=data_samples)
         if self.kd_weight:
-            losses['loss_kd'] = self.kd_weight * kl(logits, taught['logits'], self.temperature)
+            losses['loss_kd'] = self.kd_weight * kl(logits, target['logits'], self.temperature)
         if self.relation_loss is not None:
-            losses['loss_relation'] = self.relation_loss(last_map, taught[self.feature_tap])
+            losses['loss_relation'] = self.relation_loss(last_map, target[self.feature_tap])
         if self.channel_loss is not None:
-            losses['loss_channel'] = self.channel_loss(last_map, taught[self.feature_tap])
+            losses['loss_channel'] = self.channel_loss(last_map, target[self.feature_tap])
         return losses
 
     @property
-    def teacher_asked(self) -> bool:
+    def needs_teacher(self) -> bool:
         """Whether any term needs the teacher."""
         return bool(self.kd_weight) or self._compares
 
@@ -118,34 +123,8 @@ class DisWOT(Distiller):
         """Whether any term looks at maps."""
         return self.relation_loss is not None or self.channel_loss is not None
 
-    def _logits_and_map(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Both from one forward pass; the map is the one that a teacher gives at ``stage.-1``.
-
-        That is the last stage's (B, C, H, W): of a transformer the tokens of the patches before the final norm, of a
-        network that widens its last map for the classifier (EfficientNet) the map before that.
-        """
-        student: Any = self.student
-        if hasattr(student, 'backbone'):  # mmpretrain's ImageClassifier
-            maps = student.extract_feat(inputs, stage='backbone')
-            features = student.neck(maps) if student.with_neck else maps
-            return student.head(features), maps[-1]
-        network = student.model  # timm's
-        if not self._compares:
-            return network(inputs), inputs
-        features, maps = network.forward_intermediates(inputs, indices=1)
-        return network.forward_head(features), maps[-1]
-
     def _cross_entropy(self, logits: Tensor, data_samples: list | None) -> Tensor:
         """The student's own classification loss, as its config names it."""
         student: Any = self.student
         owner = student.head if hasattr(student, 'head') else student
         return owner._get_loss(logits, data_samples)['loss']
-
-    def _check_classes(self) -> None:
-        head: Any = getattr(self.student, 'head', None) or getattr(self.student, 'model', None)
-        ours, theirs = getattr(head, 'num_classes', None), self.teacher.num_classes
-        if self.kd_weight and ours is not None and theirs is not None and ours != theirs:
-            raise UserError(
-                f'DisWOT: the student has {ours} classes, the teacher {theirs}. Soft labels are compared class by '
-                f'class: set the num_classes of the student to {theirs}, or kd_weight=0.'
-            )

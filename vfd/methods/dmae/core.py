@@ -77,6 +77,7 @@ def reconstruction_target(
     kind: Target,
     images: Tensor,
     patch_size: int,
+    *,
     norm_pix: bool = False,
     teacher_pixels: Tensor | None = None,
     weights: tuple[float, float] = (0.5, 0.5),
@@ -116,13 +117,13 @@ def reconstruction_target(
         partner = images.flip(0)
         return torch.cat([patches(images), patches(partner), patches((images + partner) / 2)], dim=-1)
     assert teacher_pixels is not None, kind
-    taught = teacher_pixels
+    predicted = teacher_pixels
     if index is not None:
-        taught = taught.gather(1, index[:, :, None].expand(-1, -1, taught.shape[-1]))
+        predicted = predicted.gather(1, index[:, :, None].expand(-1, -1, predicted.shape[-1]))
     if kind == 'teacher':
-        return taught
+        return predicted
     if kind == 'difference':
-        return patches(images) - taught
+        return patches(images) - predicted
     if kind == 'weighted':
-        return weights[0] * patches(images) + weights[1] * taught
-    return torch.cat([patches(images), taught], dim=-1)
+        return weights[0] * patches(images) + weights[1] * predicted
+    return torch.cat([patches(images), predicted], dim=-1)

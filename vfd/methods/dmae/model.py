@@ -17,17 +17,17 @@ output of the frozen teacher. In a config::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from vfd.backbones import MaskedPixels
+from vfd.backbones import PatchMask, check_masked_student, predict_images, random_mask
 from vfd.errors import UserError, did_you_mean
 from vfd.losses.pixel import pixel_loss
+from vfd.methods.base import Distiller, masked_baseline
 from vfd.registry import MODELS
-from vfd.teachers import Distiller
 from vfd.teachers.patches import check_same_patches
 
 from .core import (
@@ -43,7 +43,7 @@ from .core import (
 
 
 @MODELS.register_module()
-class DMAE(MaskedPixels, Distiller):
+class DMAE(Distiller):
     """Pre-trains a masked autoencoder under a bigger one.
 
     Args:
@@ -93,7 +93,8 @@ class DMAE(MaskedPixels, Distiller):
         teacher = {**teacher, 'taps': tuple(dict.fromkeys([*taps, *(['pixels'] if needs_pixels else [])]))}
         student = {**student, 'pixel_outputs': OUTPUTS.get(target, 1)}
         super().__init__(student, teacher, data_preprocessor, init_cfg)
-        self.set_mask_ratio(mask_ratio)
+        check_masked_student('DMAE', self.student, mask_ratio)
+        self.mask_ratio = mask_ratio
         check_same_patches('DMAE', self.student, self.teacher)
         self.pairs = [
             (self.student.tap_index(pair['student'], 'align: student block'), tap)
@@ -121,30 +122,37 @@ class DMAE(MaskedPixels, Distiller):
             ``loss_pixel`` and, for each pair, ``loss_distill_s<i>_t<j>``: scalars.
         """
         mask = self.draw_mask(inputs)
-        taught = self.teacher(inputs, ids_keep=mask.ids_keep)  # {block.<k>: (B, 1+K, Dt)}
+        target = self.teacher(inputs, ids_keep=mask.ids_keep)  # {block.<k>: (B, 1+K, Dt)}
         blocks = [block for block, _ in self.pairs]
         latent, tapped = self.student.forward_tokens(inputs, mask.ids_keep, blocks)  # (B, 1+K, Ds)
         predicted = self.student.pixels(self.student.decode_masked(latent, mask))  # (B, L-K, P)
-        target = reconstruction_target(
+        pixels = reconstruction_target(
             self.target,
             inputs,
             self.student.patch_size,
-            self.norm_pix,
-            taught.get('pixels'),
-            self.target_weights,
-            mask.ids_masked,
+            norm_pix=self.norm_pix,
+            teacher_pixels=target.get('pixels'),
+            weights=self.target_weights,
+            index=mask.ids_masked,
         )
-        losses = {'loss_pixel': pixel_loss(predicted, target)}
+        losses = {'loss_pixel': pixel_loss(predicted, pixels)}
         for name, (block, tap), project in zip(self.names, self.pairs, self.projectors, strict=True):
-            term = feature_distance(project(tapped[block]), taught[tap], self.distance, self.normalize)
+            term = feature_distance(project(tapped[block]), target[tap], self.distance, self.normalize)
             losses[f'loss_distill_{name}'] = self.loss_weight * term
         return losses
 
-    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
-        """One batch: ``loss``; ``tensor``: tokens (B, 1+L, D) of whole images; ``predict``: reconstructions."""
-        if mode == 'predict':
-            return self.predict(inputs, data_samples)
-        return super().forward(inputs, data_samples, mode)
+    def draw_mask(self, inputs: Tensor) -> PatchMask:
+        """Draw a fresh random mask for every image of the batch."""
+        return random_mask('DMAE', self.student, inputs, self.mask_ratio)
+
+    def predict(self, inputs: Tensor, data_samples: list | None = None) -> list[BaseDataElement]:
+        """Hide random patches and predict all, see :func:`vfd.backbones.predict_images`."""
+        return predict_images(self.student, inputs, self.draw_mask(inputs), self.norm_pix)
+
+    @classmethod
+    def baseline(cls, model: dict) -> dict:
+        """Give the masked autoencoder that learns pixels, without a teacher."""
+        return masked_baseline(model, norm_pix=model.get('norm_pix', False))
 
     @torch.no_grad()
     def compared(self, inputs: Tensor) -> dict[str, Tensor]:

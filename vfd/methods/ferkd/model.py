@@ -17,20 +17,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from vfd.errors import UserError, did_you_mean
 from vfd.losses import SoftLabels, soft_cross_entropy, sparse_labels
+from vfd.methods.base import Method
 from vfd.registry import MODELS
-from vfd.teachers.student_names import keep_timm_names
+from vfd.students import forward_taps
 
 from .mixing import MixupCutmix, SelfMix
 from .stored_crops import crop_major_labels
 
 
 @MODELS.register_module()
-class FerKD(BaseModel):
+class FerKD(Method):
     """Trains ``student`` on batches of :func:`vfd.methods.ferkd.crop_major_collate`.
 
     Args:
@@ -57,31 +57,17 @@ class FerKD(BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        super().__init__(student, data_preprocessor, init_cfg)
         if temperature <= 0:
             raise UserError(f'FerKD: temperature={temperature} must be positive')
         if mixup_cutmix is not None and selfmix is not None:
             raise UserError('FerKD: mixup_cutmix and selfmix are both set; choose one')
-        self.student = MODELS.build(student)
-        keep_timm_names(self.student)
         self.temperature = temperature
         self.mixing: MixupCutmix | SelfMix | None = None
         if mixup_cutmix is not None:
             self.mixing = _settings(MixupCutmix, mixup_cutmix, 'mixup_cutmix')
         if selfmix is not None:
             self.mixing = _settings(SelfMix, selfmix, 'selfmix')
-
-    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
-        """One batch, in one of mmengine's three modes.
-
-        Args:
-            inputs: (N, 3, H, W), preprocessed; crop-major in ``loss`` mode.
-            data_samples: one an image; None in ``tensor`` mode.
-            mode: ``loss`` (dict of scalars), ``predict`` (data samples) or ``tensor`` (logits).
-        """
-        if mode == 'loss':
-            return self.loss(inputs, data_samples)
-        return self.student(inputs, data_samples, mode=mode)
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
         """Soft cross-entropy with the stored labels of one batch.
@@ -99,7 +85,7 @@ class FerKD(BaseModel):
             mix = self.mixing.draw(len(inputs), crops, (height, width), np.random)
             if mix is not None:
                 inputs, labels = mix.images(inputs), mix.labels(labels)
-        logits = self.student(inputs, mode='tensor')  # (K * B, C)
+        logits = forward_taps(self.student, inputs, ['logits'])['logits']  # (K * B, C)
         if logits.shape[1] != classes:
             raise UserError(
                 f"the student has {logits.shape[1]} classes, the stored labels have {classes}: set the student's "

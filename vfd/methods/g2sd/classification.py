@@ -30,8 +30,10 @@ from torch import Tensor, nn
 
 from vfd.errors import UserError
 from vfd.losses import NKDLoss
+from vfd.methods.base import Distiller
 from vfd.registry import MODELS
-from vfd.teachers import Distiller, StoredTeacher
+from vfd.students import check_same_classes
+from vfd.teachers import StoredTeacher
 
 MODELS.register_module(module=NKDLoss)
 
@@ -120,13 +122,7 @@ class G2SDClassifier(Distiller):
             )
 
     def _check_teacher(self) -> None:
-        network: Any = getattr(self.student, 'model', None)
-        ours, theirs = getattr(network, 'num_classes', None), self.teacher.num_classes
-        if ours is not None and theirs is not None and ours != theirs:
-            raise UserError(
-                f'The student has {ours} classes, the teacher {theirs}, but its class is what the student learns: set '
-                f"the student's num_classes={theirs}, or give a teacher that was fine-tuned on your {ours} classes."
-            )
+        check_same_classes('G2SDClassifier', self.student, self.teacher)
         if isinstance(self.teacher, StoredTeacher):
             raise UserError(
                 'G2SDClassifier: a stored teacher knows whole images and not the mixed crops of training: use '

@@ -17,8 +17,7 @@ teacher's objectness at each place. In a config::
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import ConfigDict
@@ -27,8 +26,9 @@ from torch import Tensor, nn
 from vfd.compat import require
 from vfd.errors import UserError
 from vfd.losses.feature_richness import FeatureRichnessLoss
+from vfd.methods.base import Distiller
 from vfd.registry import MODELS
-from vfd.teachers import Distiller
+from vfd.students.detector_loss import check_two_stage, loss_and_taps
 from vfd.teachers.sources.mmdet import MMDetSource, strides_of
 
 MODELS.register_module(module=FeatureRichnessLoss)
@@ -88,8 +88,10 @@ class G2SDDetector(Distiller):
             )
         anchors = detector.rpn_head.get('anchor_generator') or {}
         levels = len(anchors.get('strides', range(5)))  # mmdet's default anchors have five levels
-        taps = [f'{kind}.{k}' for kind in ('neck', 'rpn') for k in range(levels)]
+        self.maps, self.objectness = ([f'{kind}.{k}' for k in range(levels)] for kind in ('neck', 'rpn'))
+        taps = self.maps + self.objectness
         super().__init__(detector, {**teacher, 'taps': taps}, data_preprocessor, init_cfg)
+        check_two_stage(self.student, 'G2SDDetector')
         source = getattr(self.teacher, 'source', None)
         if not isinstance(source, MMDetSource):
             raise UserError(
@@ -117,16 +119,14 @@ class G2SDDetector(Distiller):
         Returns:
             The losses of the student, and ``loss_richness_feat`` and ``loss_richness_cls``: scalars.
         """
+        assert data_samples is not None
         target = self.teacher(inputs)  # {tap: tensor}, no gradient
-        with _first_call(self.student.rpn_head) as seen:
-            losses = self.student.loss(inputs, data_samples)
-        (maps,), (logits, *_) = seen  # what the region proposal network was given, and its objectness
-        levels = range(len(maps))
+        losses, features = loss_and_taps(self.student, inputs, data_samples)
         losses['loss_richness_feat'], losses['loss_richness_cls'] = self.distill_loss(
-            self.adapter(maps),
-            [target[f'neck.{k}'] for k in levels],
-            logits,
-            [target[f'rpn.{k}'] for k in levels],
+            self.adapter([features[tap] for tap in self.maps]),  # (B, Dt, h, w) a level
+            [target[tap] for tap in self.maps],
+            [features[tap] for tap in self.objectness],  # (B, A, h, w) a level
+            [target[tap] for tap in self.objectness],
             self.iteration,
         )
         if self.training:
@@ -164,20 +164,3 @@ class G2SDDetector(Distiller):
                     f'G2SDDetector: {what}: student {ours}, teacher {theirs}. Both are compared place by place and '
                     'anchor by anchor: give both the same rpn_head.anchor_generator and the same number of levels.'
                 )
-
-
-@contextmanager
-def _first_call(module: nn.Module) -> Iterator[list[Any]]:
-    """Gather the arguments and the output of the first call of ``module`` inside the block.
-
-    mmdet's detectors compute maps, proposals and losses in one method; this reads the maps on their way, so that
-    every detector keeps its own.
-    """
-    seen: list[Any] = []
-    handle = module.register_forward_hook(
-        lambda _, args, output: None if seen else seen.extend((args, output))
-    )
-    try:
-        yield seen
-    finally:
-        handle.remove()

@@ -23,12 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vfd.backbones import PatchMasking
+from vfd.backbones import PatchMask, check_masked_student, random_mask
 from vfd.backbones.masked_vit import xavier_linears
 from vfd.backbones.partial_block import gather_tokens
 from vfd.errors import UserError
+from vfd.methods.base import Distiller, masked_baseline
 from vfd.registry import MODELS
-from vfd.teachers import Distiller
 from vfd.teachers.patches import check_same_patches
 
 _TARGET_EPS = 1e-6
@@ -49,7 +49,7 @@ class Predictor(nn.Module):
 
 
 @MODELS.register_module()
-class G2SDGeneric(PatchMasking, Distiller):
+class G2SDGeneric(Distiller):
     """Pre-trains a masked autoencoder on the hidden tokens of a bigger one's decoder.
 
     Args:
@@ -88,10 +88,11 @@ class G2SDGeneric(PatchMasking, Distiller):
         super().__init__(
             {**student, 'pixel_outputs': 0}, {**teacher, 'taps': (self.tap,)}, data_preprocessor, init_cfg
         )
-        self.set_mask_ratio(mask_ratio)
+        check_masked_student('G2SDGeneric', self.student, mask_ratio)
         check_same_patches('G2SDGeneric', self.student, self.teacher)
         width = self.teacher.source.channels(self.tap)
         self.predictor = Predictor(self.student.mask_token.shape[-1], width)
+        self.mask_ratio = mask_ratio
         self.supervise = supervise
         self.beta = beta
 
@@ -116,6 +117,15 @@ class G2SDGeneric(PatchMasking, Distiller):
         target = _target(hidden)
         predicted = self.predictor(tokens)
         return {'loss_generic': F.smooth_l1_loss(predicted.to(target.dtype), target, beta=self.beta)}
+
+    def draw_mask(self, inputs: Tensor) -> PatchMask:
+        """Draw a fresh random mask for every image of the batch."""
+        return random_mask('G2SDGeneric', self.student, inputs, self.mask_ratio)
+
+    @classmethod
+    def baseline(cls, model: dict) -> dict:
+        """Give the masked autoencoder that learns pixels, without a teacher."""
+        return masked_baseline(model)
 
     @torch.no_grad()
     def compared(self, inputs: Tensor) -> dict[str, Tensor]:

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from vfd.compat import require
 from vfd.errors import UserError
 from vfd.losses.channel_wise import ChannelWiseLoss
+from vfd.methods.base import Distiller
 from vfd.registry import MODELS
-from vfd.teachers import Distiller
+from vfd.students import num_classes
 from vfd.teachers.sources.mmseg import MMSegSource
 
 MODELS.register_module(module=ChannelWiseLoss)
@@ -72,12 +73,12 @@ class G2SDSegmentor(Distiller):
                 f'model=...), not {teacher.get("type")} with {(teacher.get("source") or {}).get("type")}.'
             )
         self.distill_loss = MODELS.build(distill_loss or {'type': 'vfd.ChannelWiseLoss'})
-        ours, theirs = self.student.decode_head.out_channels, self.teacher.num_classes
-        if self.distill_loss.channels(ours) != theirs:
+        own, other = num_classes(self.student), self.teacher.num_classes
+        if self.distill_loss.channels(own) != other:
             raise UserError(
-                f'G2SDSegmentor: the student has {ours} classes, the teacher {theirs}. Take a teacher of the same '
+                f'G2SDSegmentor: the student has {own} classes, the teacher {other}. Take a teacher of the same '
                 f'classes, or give the loss a convolution between them: distill_loss=dict(type="vfd.ChannelWiseLoss", '
-                f'align=({ours}, {theirs})).'
+                f'align=({own}, {other})).'
             )
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:

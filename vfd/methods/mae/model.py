@@ -15,43 +15,40 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from vfd.backbones import MaskedPixels
+from vfd.backbones import MaskedAutoencoder, PatchMask, check_masked_student, predict_images, random_mask
 from vfd.errors import UserError
 from vfd.losses.pixel import pixel_loss, pixel_target
+from vfd.methods.base import Method
 from vfd.registry import MODELS
 
 
-class MaskedPixelLoss(MaskedPixels):
-    """The pixel loss that both models of this method have."""
+def check_pixel_student(method: str, student: Any, mask_ratio: float) -> None:
+    """Raise unless a student predicts pixels, and a ratio hides some of its patches.
 
-    def set_masking(self, mask_ratio: float, norm_pix: bool) -> None:
-        """Take the two settings of the pixel loss.
+    Raises:
+        UserError: the ratio hides no patch, or all; the student has no pixel head.
+    """
+    check_masked_student(method, student, mask_ratio)
+    if student.pixel_outputs != 1:
+        raise UserError(
+            f'{method}: the student has to predict the pixels of patches; take a vfd.MaskedAutoencoder with '
+            'pixel_outputs=1, its default.'
+        )
 
-        Raises:
-            UserError: the ratio hides no patch, or all; the student has no pixel head.
-        """
-        self.set_mask_ratio(mask_ratio)
-        if self.student.pixel_outputs != 1:
-            raise UserError(
-                f'{type(self).__name__}: the student has to predict the pixels of patches; take a '
-                'vfd.MaskedAutoencoder with pixel_outputs=1, its default.'
-            )
-        self.norm_pix = norm_pix
 
-    def masked_pixel_loss(self, inputs: Tensor) -> Tensor:
-        """Hide patches of (B, 3, H, W) and compare their prediction with them (section 3): a scalar."""
-        mask = self.draw_mask(inputs)
-        latent, _ = self.student.forward_tokens(inputs, mask.ids_keep)  # (B, 1+K, D)
-        predicted = self.student.pixels(self.student.decode_masked(latent, mask))  # (B, L-K, p*p*3)
-        target = pixel_target(inputs, self.student.patch_size, self.norm_pix, mask.ids_masked)
-        return pixel_loss(predicted, target)
+def masked_pixel_loss(student: MaskedAutoencoder, inputs: Tensor, mask: PatchMask, norm_pix: bool) -> Tensor:
+    """Compare the prediction of the hidden patches of (B, 3, H, W) with them (section 3): a scalar."""
+    latent, _ = student.forward_tokens(inputs, mask.ids_keep)  # (B, 1+K, D)
+    predicted = student.pixels(student.decode_masked(latent, mask))  # (B, L-K, p*p*3)
+    target = pixel_target(inputs, student.patch_size, norm_pix, mask.ids_masked)
+    return pixel_loss(predicted, target)
 
 
 @MODELS.register_module()
-class MAE(MaskedPixelLoss, BaseModel):
+class MAE(Method):
     """Pre-trains a masked autoencoder on pixels.
 
     The network is called ``student`` although it has no teacher: its checkpoints then read like those of every method
@@ -76,16 +73,24 @@ class MAE(MaskedPixelLoss, BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.student = MODELS.build(student)
-        self.set_masking(mask_ratio, norm_pix)
+        super().__init__(student, data_preprocessor, init_cfg)
+        check_pixel_student('MAE', self.student, mask_ratio)
+        self.mask_ratio = mask_ratio
+        self.norm_pix = norm_pix
 
-    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
-        """One batch of (B, 3, H, W).
+    def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
+        """Predict the hidden patches of (B, 3, H, W): ``loss_mae``, a scalar; ``data_samples`` are not read."""
+        return {'loss_mae': masked_pixel_loss(self.student, inputs, self.draw_mask(inputs), self.norm_pix)}
 
-        ``loss``: ``loss_mae``, a scalar; ``tensor``: tokens (B, 1+L, D) of whole images; ``predict``: reconstructions.
-        ``data_samples`` are not read.
-        """
-        if mode == 'loss':
-            return {'loss_mae': self.masked_pixel_loss(inputs)}
-        return self.predict(inputs) if mode == 'predict' else self.student(inputs)
+    def draw_mask(self, inputs: Tensor) -> PatchMask:
+        """Draw a fresh random mask for every image of the batch."""
+        return random_mask('MAE', self.student, inputs, self.mask_ratio)
+
+    def predict(self, inputs: Tensor, data_samples: list | None = None) -> list[BaseDataElement]:
+        """Hide random patches and predict all, see :func:`vfd.backbones.predict_images`."""
+        return predict_images(self.student, inputs, self.draw_mask(inputs), self.norm_pix)
+
+    @classmethod
+    def baseline(cls, model: dict) -> dict:
+        """Refuse: this is the run without teacher that distillers of masked autoencoders are compared with."""
+        raise UserError('MAE has no teacher, so there is no run without it to compare with: drop --baseline')

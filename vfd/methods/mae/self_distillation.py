@@ -18,18 +18,20 @@ pulls what the network makes of whole images to what the teacher makes of them. 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from mmengine.structures import BaseDataElement
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from vfd.backbones import PatchMask, predict_images, random_mask
 from vfd.errors import UserError, did_you_mean
+from vfd.methods.base import Distiller, masked_baseline
 from vfd.registry import MODELS
-from vfd.teachers import Distiller
 
-from .model import MaskedPixelLoss
+from .model import check_pixel_student, masked_pixel_loss
 
 Target = Literal['cls', 'all']
 Reduction = Literal['sum', 'mean']
@@ -42,7 +44,7 @@ _EQUAL = 1e-10  # squared distance over squared length: far below any training, 
 
 
 @MODELS.register_module()
-class SelfDistillMAE(MaskedPixelLoss, Distiller):
+class SelfDistillMAE(Distiller):
     """Pre-trains a masked autoencoder further, under a teacher that did so already.
 
     Args:
@@ -83,7 +85,9 @@ class SelfDistillMAE(MaskedPixelLoss, Distiller):
         stored = str(teacher.get('type')).endswith('StoredTeacher')
         self._taps = (TAPS[target], THUMBNAIL) if stored else (TAPS[target],)
         super().__init__(student, {**teacher, 'taps': self._taps}, data_preprocessor, init_cfg)
-        self.set_masking(mask_ratio, norm_pix)
+        check_pixel_student('SelfDistillMAE', self.student, mask_ratio)
+        self.mask_ratio = mask_ratio
+        self.norm_pix = norm_pix
         self._refuse_noise()
         self.target: Target = target
         self.reduction: Reduction = reduction
@@ -104,28 +108,35 @@ class SelfDistillMAE(MaskedPixelLoss, Distiller):
             UserError: the teacher is of another shape; in the first batches: student and teacher are the same network,
                 or stored answers are for other pixels than these.
         """
-        loss_mae = self.masked_pixel_loss(inputs)
-        taught = self.teacher(inputs, data_samples=data_samples)
-        target = taught[TAPS[self.target]]  # (B, D), or (B, 1+L, D) for all tokens
-        ours = self.student.forward_cls(inputs) if self.target == 'cls' else self.student(inputs)
-        if ours.shape != target.shape:
+        loss_mae = masked_pixel_loss(self.student, inputs, self.draw_mask(inputs), self.norm_pix)
+        answers = self.teacher(inputs, data_samples=data_samples)
+        target = answers[TAPS[self.target]]  # (B, D), or (B, 1+L, D) for all tokens
+        hidden = self.student.forward_cls(inputs) if self.target == 'cls' else self.student(inputs)
+        if hidden.shape != target.shape:
             raise UserError(
-                f'SelfDistillMAE: the student answers {tuple(ours.shape[1:])} an image, the teacher '
+                f'SelfDistillMAE: the student answers {tuple(hidden.shape[1:])} an image, the teacher '
                 f'{tuple(target.shape[1:])}. Stages 1 and 2 are the same network: give both the same arch, '
                 'img_size and patch_size.'
             )
         if self.training:
-            self._check_first(inputs, ours, taught)
+            self._check_first(inputs, hidden, answers)
         return {
             'loss_mae': loss_mae,
-            'loss_distill': self.loss_weight * distance(ours, target, self.reduction),
+            'loss_distill': self.loss_weight * distance(hidden, target, self.reduction),
         }
 
-    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
-        """One batch: ``loss``; ``tensor``: tokens (B, 1+L, D) of whole images; ``predict``: reconstructions."""
-        if mode == 'predict':
-            return self.predict(inputs)
-        return super().forward(inputs, data_samples, mode)
+    def draw_mask(self, inputs: Tensor) -> PatchMask:
+        """Draw a fresh random mask for every image of the batch."""
+        return random_mask('SelfDistillMAE', self.student, inputs, self.mask_ratio)
+
+    def predict(self, inputs: Tensor, data_samples: list | None = None) -> list[BaseDataElement]:
+        """Hide random patches and predict all, see :func:`vfd.backbones.predict_images`."""
+        return predict_images(self.student, inputs, self.draw_mask(inputs), self.norm_pix)
+
+    @classmethod
+    def baseline(cls, model: dict) -> dict:
+        """Give the masked autoencoder that goes on with pixels alone."""
+        return masked_baseline(model, norm_pix=model.get('norm_pix', True))
 
     def _refuse_noise(self) -> None:
         """Both branches of stage 2 are deterministic as published."""
@@ -135,19 +146,19 @@ class SelfDistillMAE(MaskedPixelLoss, Distiller):
                 'of its blocks left out. Leave drop_path_rate to the fine-tuning.'
             )
 
-    def _check_first(self, inputs: Tensor, ours: Tensor, taught: dict[str, Tensor]) -> None:
+    def _check_first(self, inputs: Tensor, hidden: Tensor, answers: dict[str, Tensor]) -> None:
         """Mistakes that show at once, and that training would hide; later batches wait for no comparison."""
         if self._seen == 0:
-            theirs = taught[TAPS[self.target]]
-            apart = (ours.detach() - theirs).square().sum() / theirs.square().sum()
+            target = answers[TAPS[self.target]]
+            apart = (hidden.detach() - target).square().sum() / target.square().sum()
             if apart < _EQUAL:
                 raise UserError(
                     'SelfDistillMAE: student and teacher answer the same, so the teacher holds back nothing. The '
                     'student has to start from the weights that the teacher itself started from (student.checkpoint), '
                     "not from the teacher's own; load_from would replace them."
                 )
-        if THUMBNAIL in taught and self._seen < _CHECKED_BATCHES:
-            same = torch.isclose(thumbnails(inputs).float(), taught[THUMBNAIL], atol=1e-3).all()
+        if THUMBNAIL in answers and self._seen < _CHECKED_BATCHES:
+            same = torch.isclose(thumbnails(inputs).float(), answers[THUMBNAIL], atol=1e-3).all()
             if not same:
                 raise UserError(
                     'SelfDistillMAE: the stored answers are for other pixels than these. They hold only while an image '

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from vfd.backbones import RegisterBackbone
 from vfd.errors import UserError
+from vfd.methods.base import Distiller
 from vfd.registry import MODELS
-from vfd.teachers import Distiller
 
 from .core import cosine_loss, squared_loss
 from .denoise import DenoisedTeacher
@@ -92,21 +92,19 @@ class PHReg(Distiller):
                 "train_dataloader.collate_fn=dict(type='default_collate')."
             )
         target = self.teacher(inputs, data_samples=data_samples)[self.tap]  # (B, T, D)
-        ours = self.student.dense(inputs)  # (B, T, D)
-        if ours.shape != target.shape:
+        features = self.student.dense(inputs)  # (B, T, D)
+        if features.shape != target.shape:
             raise UserError(
-                f'PHReg: the student answers {tuple(ours.shape[1:])} an image, the teacher {tuple(target.shape[1:])} '
+                f'PHReg: the student gives {tuple(features.shape[1:])} an image, the teacher {tuple(target.shape[1:])} '
                 '(patches, channels): both need the same patches; input_size of the teacher changes them.'
             )
         return {
-            'loss_cos': cosine_loss(ours, target),
-            'loss_mse': squared_loss(ours, target, self.mse_scale),
+            'loss_cos': cosine_loss(features, target),
+            'loss_mse': squared_loss(features, target, self.mse_scale),
         }
 
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
-        """One batch: ``loss``; ``tensor``: all tokens of the student; ``predict``: its maps."""
-        if mode == 'predict':
-            return self.predict(inputs, data_samples)
+        """Run one batch: ``loss``; ``tensor``: all tokens of the student; ``predict``: its maps."""
         if mode == 'tensor':
             return self.student.tokens(inputs)
         return super().forward(inputs, data_samples, mode)

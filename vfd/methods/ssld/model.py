@@ -17,15 +17,16 @@ are never read, so unlabelled images train like labelled ones. In a config::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vfd.errors import UserError
 from vfd.losses import FeatureDistanceLoss, SSLDLoss
+from vfd.methods.base import Distiller
 from vfd.registry import MODELS
-from vfd.teachers import Distiller
+from vfd.students import check_same_classes, forward_taps
 
 MODELS.register_module(module=SSLDLoss)
 MODELS.register_module(module=FeatureDistanceLoss)
@@ -76,15 +77,14 @@ class SSLDDistiller(Distiller):
         if feature_loss is not None and feature_tap is None:
             raise UserError('SSLDDistiller: feature_loss needs feature_tap, for example "stage.3".')
         super().__init__(student, teacher, data_preprocessor, init_cfg)
-        if getattr(self.data_preprocessor, 'batch_augments', None) is None:  # mixup and the like need labels
-            self.data_preprocessor.register_forward_pre_hook(_drop_labels, with_kwargs=True)
         self.distill_loss = MODELS.build(distill_loss or {'type': 'vfd.SSLDLoss'})
+        self.taps = taps
         self.feature_tap = feature_tap
         feature_loss = feature_loss or {'type': 'vfd.FeatureDistanceLoss'}
         self.feature_loss = MODELS.build(feature_loss) if feature_tap else None
         self.teacher.bn = self._teacher_bn(teacher_bn, teacher.get('bn'))
         self.teacher.train()
-        self._check_classes()
+        check_same_classes('SSLDDistiller', self.student, self.teacher)
         self._freeze(train_only)
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
@@ -99,14 +99,11 @@ class SSLDDistiller(Distiller):
             ``loss_ssld`` and, with a feature tap, ``loss_feature``: scalars.
         """
         target = self.teacher(inputs, data_samples=data_samples)  # {tap: tensor}, no gradient
-        if self.feature_loss is None:
-            logits = self.student(inputs, mode='tensor')  # (B, C)
-            return {'loss_ssld': self.distill_loss(logits, target['logits'])}
-        logits, feature_map = self._student_logits_and_map(inputs)
-        return {
-            'loss_ssld': self.distill_loss(logits, target['logits']),
-            'loss_feature': self.feature_loss(feature_map, target[self.feature_tap]),
-        }
+        features = forward_taps(self.student, inputs, self.taps)  # logits (B, C), map (B, D, h, w)
+        losses = {'loss_ssld': self.distill_loss(features['logits'], target['logits'])}
+        if self.feature_loss is not None and self.feature_tap is not None:
+            losses['loss_feature'] = self.feature_loss(features[self.feature_tap], target[self.feature_tap])
+        return losses
 
     def train(self, mode: bool = True) -> SSLDDistiller:
         """Training mode for what trains; the teacher and frozen parts of the student keep theirs."""
@@ -114,18 +111,6 @@ class SSLDDistiller(Distiller):
         for module in getattr(self, '_frozen_norms', ()):
             module.eval()
         return self
-
-    def _student_logits_and_map(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Both from one forward pass: (B, C) and (B, D, h, w)."""
-        assert self.feature_tap is not None
-        stage = int(self.feature_tap.partition('.')[2])
-        if hasattr(self.student, 'backbone'):  # mmpretrain's ImageClassifier: an output of the backbone
-            maps = self.student.extract_feat(inputs, stage='backbone')
-            features = self.student.neck(maps) if self.student.with_neck else maps
-            return self.student.head(features), maps[stage]
-        network = self.student.model  # timm
-        features, maps = network.forward_intermediates(inputs, indices=[stage])
-        return network.forward_head(features), maps[0]
 
     def _teacher_bn(self, asked: str | None, in_config: str | None) -> str:
         if asked not in (None, 'train', 'eval'):
@@ -138,15 +123,6 @@ class SSLDDistiller(Distiller):
         if wanted == 'train' and not self.teacher.has_batch_norm:
             raise UserError('SSLDDistiller: teacher_bn="train", but the teacher has no batch norm.')
         return wanted or ('train' if self.teacher.has_batch_norm else 'eval')
-
-    def _check_classes(self) -> None:
-        head = getattr(self.student, 'head', None) or getattr(self.student, 'model', None)
-        ours, theirs = getattr(head, 'num_classes', None), self.teacher.num_classes
-        if ours is not None and theirs is not None and ours != theirs:
-            raise UserError(
-                f'The student has {ours} classes, the teacher {theirs}. SSLD compares outputs class by class: set '
-                f"the student's num_classes={theirs}, or give a teacher that was fine-tuned on your {ours} classes."
-            )
 
     def _freeze(self, train_only: Sequence[str] | None) -> None:
         if train_only is None:
@@ -166,11 +142,3 @@ class SSLDDistiller(Distiller):
             for name, module in self.student.named_modules()
             if isinstance(module, _BatchNorm) and not names[name].startswith(begins)
         ]
-
-
-def _drop_labels(preprocessor: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Take the labels off a training batch: mmpretrain wants them on all images of a batch or on none."""
-    data, training = (*args, kwargs.get('training', False))[:2]
-    for sample in (data.get('data_samples') or ()) if training else ():
-        for key in ('gt_label', 'gt_score'):
-            sample.pop(key, None)

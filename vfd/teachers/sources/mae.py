@@ -104,7 +104,7 @@ class MAESource:
         vit = self.network
         tapped = {tap: k for tap, k in self._index.items() if tap in taps and tap.startswith('block.')}
         if len(tapped) == len(taps):  # nothing behind the last tap runs
-            outputs = vit.forward_taps(images, ids_keep, tapped.values())
+            outputs = vit.forward_blocks(images, ids_keep, tapped.values())
             return {tap: outputs[k] for tap, k in tapped.items()}
         if 'cls' in taps and len(tapped) + 1 == len(taps):
             return self._with_cls(images, ids_keep, tapped)
@@ -122,7 +122,7 @@ class MAESource:
         """The class token without the last block's other outputs."""
         vit = self.network
         before = len(vit.blocks) - 2
-        outputs = vit.forward_taps(images, ids_keep, {before, *tapped.values()}) if before >= 0 else {}
+        outputs = vit.forward_blocks(images, ids_keep, {before, *tapped.values()}) if before >= 0 else {}
         tokens = outputs[before] if before >= 0 else vit.sequence(images, ids_keep)
         return {'cls': vit.cls_of(tokens), **{tap: outputs[k] for tap, k in tapped.items()}}
 
