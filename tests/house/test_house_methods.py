@@ -1,10 +1,15 @@
 """Every method is complete: README, configs, metafile, golden test, training test, documentation."""
 
+import importlib
+import inspect
 import re
 
 import pytest
 import yaml
 from house_pages import ROOT
+from mmengine.model import BaseModel
+
+from vfd.methods.base import Distiller, Method
 
 METHODS = sorted(path.parent.name for path in ROOT.glob('vfd/methods/*/__init__.py'))
 
@@ -48,6 +53,19 @@ def test_golden_and_training_tests(name):
     ]
     tests = ''.join(file.read_text() for file in ROOT.glob(f'tests/methods/test_{name}*.py'))
     assert re.search(r'^def test_\w*train_a_moment', tests, re.MULTILINE)
+
+
+def _models():
+    for name in METHODS:
+        package = importlib.import_module(f'vfd.methods.{name}')
+        yield from {kind for kind in vars(package).values() if inspect.isclass(kind) and issubclass(kind, BaseModel)}
+
+
+@pytest.mark.parametrize('kind', _models(), ids=lambda kind: kind.__name__)
+def test_two_base_classes_at_most(kind):
+    own = kind.__mro__[: kind.__mro__.index(BaseModel)]
+    assert own in ((kind, Method), (kind, Distiller, Method))
+    assert all(len(cls.__bases__) == 1 for cls in own)
 
 
 @pytest.mark.parametrize('name', METHODS)

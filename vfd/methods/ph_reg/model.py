@@ -109,6 +109,14 @@ class PHReg(Distiller):
             return self.student.tokens(inputs)
         return super().forward(inputs, data_samples, mode)
 
+    @classmethod
+    def baseline(cls, model: dict) -> dict:
+        """Refuse: the plain network needs no training."""
+        raise UserError(
+            'PHReg is compared with the plain network, which needs no training: measure the network of the teacher '
+            '(num_registers=0 in the configs of the probes, or tools/artifact_metrics.py)'
+        )
+
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list[BaseDataElement]:
         """The student's dense features.
