@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from search_toy import CONFIG, NOISE, ROOT, make_folder, run
 
 from vfd.apis import search as api
 from vfd.apis.config import load_config
@@ -18,10 +19,6 @@ from vfd.apis.search.settings import SIZES, SearchSettings
 from vfd.apis.training import train
 from vfd.errors import UserError
 from vfd.methods.diswot.scoring import KD_LOSSES, METRICS, ZERO_COST, StudentScorer
-
-sys.path.insert(0, str(Path(__file__).parent))  # search_toy
-
-from search_toy import CONFIG, NOISE, ROOT, make_folder, run
 
 
 @pytest.fixture

@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import random
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from search_toy import CONFIG, NOISE, ROOT, make_folder, run
 
 from vfd.apis.config import load_config
 from vfd.apis.search.settings import SearchSettings
 from vfd.errors import MissingFileError, UserError
 from vfd.methods.diswot.table import TableScorer
 from vfd.registry import TASK_UTILS
-
-sys.path.insert(0, str(Path(__file__).parent))  # search_toy
-
-from search_toy import CONFIG, NOISE, ROOT, make_folder, run
 
 
 @pytest.fixture

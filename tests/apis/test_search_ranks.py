@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
+from search_toy import CONFIG, NOISE, make_folder, run
 
 from vfd.apis import search as api
 from vfd.errors import UserError
 from vfd.methods.diswot.scoring import StudentScorer
-
-sys.path.insert(0, str(Path(__file__).parent))  # search_toy
-
-from search_toy import CONFIG, NOISE, make_folder, run
 
 
 @pytest.fixture

@@ -12,9 +12,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))  # house_pages
-
 from house_pages import ROOT, blocks, is_config
 
 CLASSES = ('cat', 'dog')

@@ -58,7 +58,9 @@ def test_golden_and_training_tests(name):
 def _models():
     for name in METHODS:
         package = importlib.import_module(f'vfd.methods.{name}')
-        yield from {kind for kind in vars(package).values() if inspect.isclass(kind) and issubclass(kind, BaseModel)}
+        yield from {
+            kind for kind in vars(package).values() if inspect.isclass(kind) and issubclass(kind, BaseModel)
+        }
 
 
 @pytest.mark.parametrize('kind', _models(), ids=lambda kind: kind.__name__)

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import torch
 from mmengine.structures import BaseDataElement
 from torch.utils.data import Dataset
-
-
-def engine_toy():
-    """The module of the engine's tests that starts processes which form a group."""
-    if 'engine_toy' not in sys.modules:
-        path = Path(__file__).parents[1] / 'engine' / 'engine_toy.py'
-        spec = importlib.util.spec_from_file_location('engine_toy', path)
-        sys.modules['engine_toy'] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules['engine_toy'])
-    return sys.modules['engine_toy']
 
 
 class Photos(Dataset):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import zlib
 from pathlib import Path
 
+import engine_toy
 import pytest
 import torch
+from distributed_toy import Photos
+from mae_toy import PATCHES, build, images
 from mmengine.hooks import Hook
 
 from vfd.backbones import make_mask
 from vfd.engine import Runner
-
-sys.path.insert(0, str(Path(__file__).parent))  # mae_toy
-
-from distributed_toy import Photos, engine_toy
-from mae_toy import PATCHES, build, images
 
 
 class Losses(Hook):
@@ -80,7 +77,7 @@ def train(work_dir: Path, batch_size: int, optimizer: dict, launcher: str = 'non
 )
 def test_two_processes_equal_one_with_the_doubled_batch(optimizer, tmp_path):
     one = train(tmp_path / 'one', 4, optimizer)
-    ranks = engine_toy().run_ranks(
+    ranks = engine_toy.run_ranks(
         train, tmp_path / 'out', 2, tmp_path / 'two', 2, optimizer, launcher='pytorch'
     )
     start = build(align=[dict(student=1, teacher=2), dict(student=2, teacher=0)], norm_pix=True).state_dict()

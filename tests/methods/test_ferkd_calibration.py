@@ -3,16 +3,12 @@
 import io
 import multiprocessing
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))  # ferkd_store
-
 from ferkd_store import CLASSES, make_images, make_store
+from PIL import Image
 
 from vfd.apis import regions
 from vfd.errors import MissingFileError, UserError

@@ -2,17 +2,13 @@
 
 import pickle
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))  # ferkd_store
-
 from ferkd_store import CLASSES, make_images, make_store
+from PIL import Image
 
 from vfd.apis.regions import convert, verify_store
 from vfd.errors import MissingFileError, UserError

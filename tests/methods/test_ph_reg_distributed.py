@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import zlib
 from pathlib import Path
 
+import engine_toy
 import torch
+from distributed_toy import Photos
+from ph_reg_toy import build, images
 
 from vfd.engine import Runner
-
-sys.path.insert(0, str(Path(__file__).parent))  # ph_reg_toy
-
-from distributed_toy import Photos, engine_toy
-from ph_reg_toy import build, images
 
 
 def train(work_dir: Path, batch_size: int, launcher: str = 'none') -> dict:
@@ -51,7 +48,7 @@ def train(work_dir: Path, batch_size: int, launcher: str = 'none') -> dict:
 
 def test_two_processes_equal_one_with_the_doubled_batch(tmp_path):
     one = train(tmp_path / 'one', 4)
-    ranks = engine_toy().run_ranks(train, tmp_path / 'out', 2, tmp_path / 'two', 2, launcher='pytorch')
+    ranks = engine_toy.run_ranks(train, tmp_path / 'out', 2, tmp_path / 'two', 2, launcher='pytorch')
     start = build('clip').state_dict()
     assert {rank['iterations'] for rank in ranks} == {one['iterations']} == {2}
     largest = 0.0

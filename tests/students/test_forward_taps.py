@@ -33,7 +33,8 @@ DETECTOR = dict(
     type='mmdet.FasterRCNN', _scope_='mmdet',
     backbone=dict(type='ResNet', depth=18, base_channels=8),
     neck=dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=8, num_outs=5),
-    rpn_head=dict(type='RPNHead', in_channels=8, feat_channels=8), roi_head=None, train_cfg=None, test_cfg=dict(rpn=None),
+    rpn_head=dict(type='RPNHead', in_channels=8, feat_channels=8),
+    roi_head=None, train_cfg=None, test_cfg=dict(rpn=None),
 )  # fmt: skip
 
 
