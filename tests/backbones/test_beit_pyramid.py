@@ -52,6 +52,25 @@ def test_four_maps_of_four_sizes():
     assert [tuple(each.shape) for each in maps] == [(2, 16, s, s) for s in (16, 8, 4, 2)]
 
 
+@pytest.mark.parametrize('indices', [(3,), (0, 3), (0, 1, 3)])
+def test_as_many_maps_as_indices(indices, tmp_path):
+    whole = randomised(network(out_indices=(*indices, 4, 5, 6)[:4], depth=7))
+    path = saved(
+        {f'backbone.{name}': value for name, value in whole.state_dict().items()}, tmp_path / 'four.pth'
+    )
+    part = network(out_indices=indices, depth=7, checkpoint=path).eval()
+    part.init_weights()
+    images = torch.randn(2, 3, 32, 32)
+    maps = part(images)
+    assert len(maps) == len(indices)
+    for few, four in zip(maps, whole(images), strict=False):
+        torch.testing.assert_close(few, four)
+    blocks = indices[-1] + 1
+    sum(each.square().sum() for each in maps).backward()
+    unused = [name for name, p in part.named_parameters() if p.grad is None]
+    assert all(name.startswith('blocks.') and int(name.split('.')[1]) >= blocks for name in unused)
+
+
 @pytest.mark.parametrize('size', [32, (32, 48)])
 def test_timm_answers_the_same(size):
     ours = randomised(network(img_size=size, mlp_ratio=2.0))
@@ -186,8 +205,9 @@ def test_half_a_network_is_refused(tmp_path, change, text):
     [
         (dict(img_size=30), 'divisible'),
         (dict(img_size=8), 'two patches'),
-        (dict(out_indices=(0, 1, 2)), 'four rising'),
+        (dict(out_indices=()), 'one to four rising'),
         (dict(out_indices=(0, 1, 2, 4)), 'from 0 to 3'),
+        (dict(out_indices=(0, 1, 2, 3, 3)), 'four rising'),
         (dict(out_indices=(1, 0, 2, 3)), 'four rising'),
         (dict(arch='smal'), 'small'),
     ],

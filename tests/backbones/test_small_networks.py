@@ -8,6 +8,7 @@ import torch
 
 import vfd.backbones  # noqa: F401  (registers the networks)
 from vfd.backbones.nas_bench_201 import EDGES, parse_cell
+from vfd.backbones.plainnet_grammar import analytic_params, parse_structure
 from vfd.registry import MODELS
 
 CELL = '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect~2|'
@@ -102,3 +103,39 @@ def test_every_edge_runs_as_in_the_benchmark():
         layer.register_forward_hook(lambda *_, j=j: ran.append(j))
     network.cells[0](torch.randn(2, 4, 8, 8))
     assert ran == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ('word', 'projected'),
+    [
+        ('SuperResK1K3K1(176,176,1,64,4)', True),  # also where channels and stride stay
+        ('SuperResK1K5K1(176,80,2,16,1)', True),
+        ('SuperResK3K3(176,176,1,64,4)', False),
+        ('SuperResK3K3(176,80,1,16,2)', True),
+        ('SuperResK3K3(176,176,2,64,4)', True),
+    ],
+)
+def test_parameters_of_a_word_counted_by_hand(word, projected):
+    kernel = 5 if 'K5' in word else 3
+    given, out, _, inner, layers = map(int, word[word.index('(') + 1 : -1].split(','))
+
+    def conv(before, after, side):  # without bias, with the two vectors of its batch norm
+        return before * after * side**2 + 2 * after
+
+    def unit(before):
+        if 'K1K' in word:
+            return conv(before, inner, 1) + conv(inner, inner, kernel) + conv(inner, out, 1)
+        return conv(before, inner, kernel) + conv(inner, out, kernel)
+
+    units = layers * (2 if 'K1K' in word else 1)
+    expected = unit(given) + (units - 1) * unit(out)
+    if projected:
+        expected += given * out + out + 2 * out  # with a bias; 31,504 for the first word
+    stem = 'SuperConvK3BNRELU(3,176,1,1)'
+    network = timm.create_model('plainnet', structure=stem + word, num_classes=0)
+    assert sum(p.numel() for p in network.block_list[1].parameters()) == expected
+    # The analytic count knows one parameter of a batch norm's two, and none of the shortcut's.
+    scales = sum(
+        m.num_features for m in network.block_list[1].modules() if isinstance(m, torch.nn.BatchNorm2d)
+    )
+    assert analytic_params(parse_structure(word), 0) == expected - scales - out * projected + 1

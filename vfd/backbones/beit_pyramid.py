@@ -1,4 +1,4 @@
-"""A BEiT-style vision transformer with feature maps of four sizes, for segmentors.
+"""A BEiT-style vision transformer with feature maps of up to four sizes, for segmentors.
 
 The network is timm's ``Beit`` under timm's names; the upsampling layers (``fpn1``, ``fpn2``) bear the names of the
 released files. In a config of mmseg::
@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch.nn.functional as F
 from mmengine.logging import print_log
 from timm.models.beit import Beit
 from torch import Tensor, nn
@@ -39,7 +38,7 @@ class BEiTPyramid(Beit):
     Each block has its own table of relative positions, zero at the start, and scales its two branches by vectors that
     start at 1: at the start it is the plain transformer of the pre-training. There is no norm after the last block. Of
     four blocks' outputs the class token is dropped; the first map is enlarged four times, the second twice, the third
-    stays, the fourth is halved.
+    stays, the fourth is halved. With fewer ``out_indices`` there are as many maps, the first ones of these sizes.
 
     Source: BEiT (arXiv 2106.08254), section on semantic segmentation, as "Generic-to-Specific Distillation of Masked
     Autoencoders" (arXiv 2302.14771) uses it.
@@ -56,8 +55,8 @@ class BEiTPyramid(Beit):
         num_heads: heads of a block; overrides the arch's.
         mlp_ratio: width of the hidden layer over ``embed_dim``.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0.
-        out_indices: four blocks, rising, whose outputs are the maps; published are (3, 5, 7, 11) of 12 blocks and
-            (7, 11, 15, 23) of 24.
+        out_indices: one to four blocks, rising, whose outputs are the maps; published are (3, 5, 7, 11) of 12 blocks
+            and (7, 11, 15, 23) of 24.
         norm_cfg: norm layer of the enlarged map; mmengine replaces SyncBN by BN where a run is not distributed.
         checkpoint: weights to start from: a G2SD, DMAE or released MAE file, or a segmentation file (vfd's, or a
             released one). Other sizes of patch and grid are interpolated as
@@ -91,9 +90,10 @@ class BEiTPyramid(Beit):
                 'two patches wide and high'
             )
         taps = tuple(out_indices)
-        if len(taps) != 4 or sorted(set(taps)) != list(taps) or taps[0] < 0 or taps[-1] >= depth:
+        if not 1 <= len(taps) <= 4 or sorted(set(taps)) != list(taps) or taps[0] < 0 or taps[-1] >= depth:
             raise UserError(
-                f'BEiTPyramid: out_indices={taps}, but four rising numbers of blocks are needed, from 0 to {depth - 1}'
+                f'BEiTPyramid: out_indices={taps}, but one to four rising numbers of blocks are needed, from 0 to '
+                f'{depth - 1}'
             )
         super().__init__(
             img_size=(height, width),
@@ -118,16 +118,18 @@ class BEiTPyramid(Beit):
                 'norm_cfg': norm_cfg or {'type': 'SyncBN'},
             }
         )
-        self.fpn1, self.fpn2 = pyramid.upsample_4x, pyramid.upsample_2x
+        self.fpn1 = pyramid.upsample_4x
+        self.fpn2 = pyramid.upsample_2x if len(taps) > 1 else nn.Identity()  # DDP refuses unused parameters
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # type: ignore[override]
-        """The maps of four blocks.
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """The maps of the blocks ``out_indices``.
 
         Args:
             images: (B, 3, H, W) of this network's size.
 
         Returns:
-            (B, D, 4H/p, 4W/p), (B, D, 2H/p, 2W/p), (B, D, H/p, W/p) and (B, D, H/2p, W/2p).
+            As many as ``out_indices`` of (B, D, 4H/p, 4W/p), (B, D, 2H/p, 2W/p), (B, D, H/p, W/p) and
+            (B, D, H/2p, W/2p).
 
         Raises:
             UserError: images of another size.
@@ -144,7 +146,8 @@ class BEiTPyramid(Beit):
             images, indices=list(self.out_indices), stop_early=True, intermediates_only=True
         )
         assert isinstance(maps, list)
-        return self.fpn1(maps[0]), self.fpn2(maps[1]), maps[2], F.max_pool2d(maps[3], 2)
+        scales = (self.fpn1, self.fpn2, nn.Identity(), nn.MaxPool2d(2))
+        return tuple(scale(each) for scale, each in zip(scales, maps, strict=False))
 
     def init_weights(self, needs_reset: bool = True) -> None:
         """Draw all weights (timm, while it builds the network), or load ``checkpoint`` (mmengine, before training).

@@ -67,10 +67,10 @@ class Block:
         return [(before, inner, 1, 1), (inner, inner, k, stride), (inner, out, 1, 1)]
 
     def has_projection(self, unit: int) -> bool:
-        """Whether the shortcut of a unit is a convolution."""
-        return (
-            self.kind != 'conv' and unit == 0 and (self.stride > 1 or self.in_channels != self.out_channels)
-        )
+        """Whether the shortcut of a unit is a convolution: where sizes change, and in the first unit of ``k1kxk1``."""
+        if self.kind == 'conv' or unit > 0:
+            return False
+        return self.kind == 'k1kxk1' or self.stride > 1 or self.in_channels != self.out_channels
 
     def split(self) -> list[Block]:
         """Two blocks for one of many layers."""
