@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from ph_reg_toy import CLIP, VIT, images, network
 
 from vfd.errors import UserError
 from vfd.evaluation import FrozenBackbone
-
-sys.path.insert(0, str(Path(__file__).parents[1] / 'methods'))  # ph_reg_toy
-
-from ph_reg_toy import CLIP, VIT, images, network
 
 KINDS = {'vit': VIT, 'clip': CLIP}
 BOTH = pytest.mark.parametrize('kind', list(KINDS))

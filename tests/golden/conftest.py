@@ -18,15 +18,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # checks_*.py
 
 NO_CASES = 'no-case-file'
 DEFAULT_ROOT = Path(__file__).parent / 'data'

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import zlib
 from pathlib import Path
 
 import pytest
 import torch
+from distributed_toy import Photos, engine_toy
+from mae_toy import PATCHES, build, images
 from mmengine.hooks import Hook
 
 from vfd.backbones import make_mask
 from vfd.engine import Runner
-
-sys.path.insert(0, str(Path(__file__).parent))  # mae_toy
-
-from distributed_toy import Photos, engine_toy
-from mae_toy import PATCHES, build, images
 
 
 class Losses(Hook):

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import timm
 import torch
-from mmengine.structures import BaseDataElement
-from safetensors.torch import save_file
-from torch.utils.data import Dataset
-
-from vfd.backbones import MaskedAutoencoder
-from vfd.engine import Runner
-from vfd.errors import UserError
-from vfd.methods.dmae.core import feature_distance
-
-sys.path.insert(0, str(Path(__file__).parent))  # mae_toy
-
 from mae_toy import (
     KEPT,
     STUDENT,
@@ -31,6 +17,14 @@ from mae_toy import (
     one_mask,
     taught_by,
 )
+from mmengine.structures import BaseDataElement
+from safetensors.torch import save_file
+from torch.utils.data import Dataset
+
+from vfd.backbones import MaskedAutoencoder
+from vfd.engine import Runner
+from vfd.errors import UserError
+from vfd.methods.dmae.core import feature_distance
 
 # ------------------------------------------------------------------------------------------------- teacher's files
 

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmengine.model.utils import convert_sync_batchnorm
-from mmengine.optim import OptimWrapper
-
-from vfd.losses.pixel import pixel_target
-from vfd.methods.dmae import DMAE
-from vfd.methods.dmae.core import TARGETS, build_projector, feature_distance
-
-sys.path.insert(0, str(Path(__file__).parent))  # mae_toy
-
 from mae_toy import (
     KEPT,
     PATCH,
@@ -34,6 +23,12 @@ from mae_toy import (
     taught_by,
     train,
 )
+from mmengine.model.utils import convert_sync_batchnorm
+from mmengine.optim import OptimWrapper
+
+from vfd.losses.pixel import pixel_target
+from vfd.methods.dmae import DMAE
+from vfd.methods.dmae.core import TARGETS, build_projector, feature_distance
 
 # ------------------------------------------------------------------------------------------------------ what runs
 

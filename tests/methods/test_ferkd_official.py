@@ -2,19 +2,14 @@
 
 import pickle
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from ferkd_store import CLASSES, make_images, make_store
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))  # ferkd_store
-
-from ferkd_store import CLASSES, make_images, make_store
-
-from vfd.apis.regions import convert, verify_store
 from vfd.errors import MissingFileError, UserError
 from vfd.methods.ferkd import (
     batches_to_store,
@@ -26,6 +21,8 @@ from vfd.methods.ferkd import (
 from vfd.methods.ferkd.batch_records import replayed_mix
 from vfd.methods.ferkd.core import boxes_to_fractions
 from vfd.methods.ferkd.crops import cut_crop
+from vfd.offline.convert import convert
+from vfd.offline.verify import verify_store
 from vfd.stores import LabelStore, Store, merge, verify_labels
 
 

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import copy
 import io
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from ferkd_store import CLASSES, make_images, make_store
 from mmengine.optim import OptimWrapper
 from mmpretrain.structures import DataSample
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))  # ferkd_store
-
-from ferkd_store import CLASSES, make_images, make_store
 
 from vfd.errors import BadDataError, MissingFileError, UserError
 from vfd.losses import SparseLabels, soft_cross_entropy, sparse_labels

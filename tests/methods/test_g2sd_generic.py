@@ -3,19 +3,9 @@
 from __future__ import annotations
 
 import copy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-from vfd.backbones import MaskedAutoencoder
-from vfd.errors import UserError
-from vfd.methods.g2sd import G2SDGeneric
-from vfd.registry import MODELS
-
-sys.path.insert(0, str(Path(__file__).parent))  # mae_toy
-
 from mae_toy import (
     KEPT,
     PATCHES,
@@ -30,6 +20,11 @@ from mae_toy import (
     taught_by,
     train,
 )
+
+from vfd.backbones import MaskedAutoencoder
+from vfd.errors import UserError
+from vfd.methods.g2sd import G2SDGeneric
+from vfd.registry import MODELS
 
 DEEP = dict(decoder_depth=4, decoder_embed_dim=20)  # of the teacher
 WIDTH = DEEP['decoder_embed_dim']

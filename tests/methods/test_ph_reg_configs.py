@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +11,7 @@ import pytest
 import timm
 import torch
 from mmengine.registry import DefaultScope
+from ph_reg_toy import photos
 from safetensors.torch import load_file
 
 import vfd.methods.ph_reg
@@ -22,10 +22,6 @@ from vfd.errors import UserError
 from vfd.methods.ph_reg import DenoisedCacheHook
 from vfd.registry import MODELS
 from vfd.stores import Store
-
-sys.path.insert(0, str(Path(__file__).parent))  # ph_reg_toy
-
-from ph_reg_toy import photos
 
 CONFIGS = Path(__file__).parents[2] / 'configs/ph_reg'
 FILES = sorted(CONFIGS.glob('ph-reg_*.py'))

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import timm
 import torch
 from mmpretrain.models import ClsDataPreprocessor
+from ph_reg_toy import CLIP, GRID, PATCH, SIDE, VIT, images, network, teacher_config
 
 from vfd.errors import UserError
 from vfd.methods.ph_reg.denoise import DenoisedTeacher, denoise, denoise_images
 from vfd.methods.ph_reg.views import Views, draw_seeds, sample_views, shift_images
 from vfd.registry import MODELS
 from vfd.teachers import Teacher
-
-sys.path.insert(0, str(Path(__file__).parent))  # ph_reg_toy
-
-from ph_reg_toy import CLIP, GRID, PATCH, SIDE, VIT, images, network, teacher_config
 
 FILL = torch.tensor([2.0, 1.5, -0.5], dtype=torch.float64)
 KINDS = {'vit': {}, 'clip': {}, 'naclip': {'head': 'naclip'}, 'csa': {'head': 'csa'}}

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import zlib
 from pathlib import Path
 
 import torch
-
-from vfd.engine import Runner
-
-sys.path.insert(0, str(Path(__file__).parent))  # ph_reg_toy
-
 from distributed_toy import Photos, engine_toy
 from ph_reg_toy import build, images
+
+from vfd.engine import Runner
 
 
 def train(work_dir: Path, batch_size: int, launcher: str = 'none') -> dict:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.dataset import Compose
+from ph_reg_toy import photos
 from PIL import Image
 
 from vfd.apis.config import load_config
 from vfd.apis.training import train
 from vfd.registry import DATASETS
-
-sys.path.insert(0, str(Path(__file__).parent))  # ph_reg_toy
-
-from ph_reg_toy import photos
 
 CONFIG = Path(__file__).parents[2] / 'configs/ph_reg/ph-reg_dinov2-tiny_1xb4-explr-2e_folder-56px.py'
 PIXELS = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)

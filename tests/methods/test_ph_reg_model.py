@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
 from mmengine.structures import BaseDataElement
+from ph_reg_toy import CLIP, NETWORKS, PATCH, SIDE, VIT, build, images, teacher_config
 from torch.utils.data import Dataset
 
 from vfd.engine import Runner
@@ -16,10 +14,6 @@ from vfd.errors import UserError
 from vfd.methods.ph_reg.core import cosine_loss, squared_loss
 from vfd.methods.ph_reg.views import draw_seeds
 from vfd.registry import MODELS
-
-sys.path.insert(0, str(Path(__file__).parent))  # ph_reg_toy
-
-from ph_reg_toy import CLIP, NETWORKS, PATCH, SIDE, VIT, build, images, teacher_config
 
 BOTH = pytest.mark.parametrize('kind', ['vit', 'clip'])
 
