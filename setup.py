@@ -41,5 +41,5 @@ setup(
     include_package_data=True,
     install_requires=requirements('runtime'),
     extras_require=extras,
-    entry_points={'console_scripts': ['vfd = vfd.apis.cli:main']},
+    entry_points={'console_scripts': ['vfd = vfd.cli.main:main']},
 )

@@ -6,7 +6,7 @@ The picture shows the image, what the network sees of it, its reconstruction, an
 import argparse
 import sys
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
 
 
 def run(args: argparse.Namespace) -> None:

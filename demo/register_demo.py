@@ -6,14 +6,15 @@ The picture shows the image, features and lengths of the transformer's tokens be
 import argparse
 import sys
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
 
 
 def run(args: argparse.Namespace) -> None:
     """Look and draw."""
-    from vfd.apis.registers import RegisterInferencer
+    from vfd.methods.ph_reg.inferencer import RegisterInferencer
+    from vfd.methods.ph_reg.pictures import draw_register_maps
     from vfd.stores import atomic_write
-    from vfd.visualization import LIGHT, draw_register_maps
+    from vfd.visualization import LIGHT
 
     maps = RegisterInferencer(args.config, args.checkpoint, args.device)(args.image, args.size, args.seed)
     for note in maps.notes:

@@ -7,12 +7,12 @@ with their five best classes.
 import argparse
 import sys
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
 
 
 def run(args: argparse.Namespace) -> None:
     """Label, calibrate, draw."""
-    from vfd.apis.regions import show_regions
+    from vfd.methods.ferkd.inferencer import show_regions
     from vfd.stores import atomic_write
 
     names = ('low', 'mid', 'high', 'confidence', 'min_keep')

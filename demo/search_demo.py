@@ -10,7 +10,7 @@ teacher and a student relate the images to each other, so a few different images
 import argparse
 import sys
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
 
 STUDENTS = (
     'resnet10t', 'resnet14t', 'resnet18', 'resnet26', 'mobilenetv3_small_100', 'mobilenetv3_large_100',
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
     """Write a config for the images and search with it."""
     from mmengine.config import Config
 
-    from vfd.apis.search import search
+    from vfd.offline.search import search
 
     steps = [
         dict(type='vfd.LoadImage'),

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
 
 DEFAULT = Path(__file__).parents[1] / 'configs/ph_reg/zero-shot_clip-vit-base-p16_voc21.py'
 

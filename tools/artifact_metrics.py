@@ -8,7 +8,7 @@ writes ``artifacts.json`` and ``artifacts.png``.
 import argparse
 import sys
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
 
 
 def arguments() -> argparse.Namespace:
@@ -31,7 +31,7 @@ def arguments() -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Do what the command line says."""
-    from vfd.apis.artifacts import analyse_artifacts, print_table
+    from vfd.methods.ph_reg.artifacts import analyse_artifacts, print_table
 
     results = analyse_artifacts(
         args.config, args.checkpoint, args.images, args.out, args.views, args.limit, args.seed, args.device

@@ -7,7 +7,7 @@ Prints a table and writes ``categories.png`` into the new store; with ``--images
 import argparse
 import sys
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
 
 
 def arguments() -> argparse.Namespace:
@@ -51,11 +51,11 @@ def arguments() -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Do what the command line says."""
-    from vfd.apis import regions
+    from vfd.offline.calibrate import calibrate
 
     names = ('thresholds', 'quantiles', 'epsilon', 'confidence', 'min_keep')
     settings = {name: getattr(args, name) for name in names}
-    regions.calibrate(args.store, args.out, settings, args.images, args.class_names)
+    calibrate(args.store, args.out, settings, args.images, args.class_names)
 
 
 if __name__ == '__main__':

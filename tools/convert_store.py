@@ -8,7 +8,7 @@ whole mixed batches. Files are read without running code in them.
 import argparse
 import sys
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
 
 
 def arguments() -> argparse.Namespace:
@@ -34,10 +34,10 @@ def arguments() -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Do what the command line says."""
-    from vfd.apis import regions
+    from vfd.offline.convert import convert
 
     options = {name: value for name, value in vars(args).items() if name not in ('what', 'source', 'out')}
-    print(regions.convert(args.what, args.source, args.out, **options))
+    print(convert(args.what, args.source, args.out, **options))
 
 
 if __name__ == '__main__':

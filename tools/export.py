@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-from vfd.apis.cli import guarded
 from vfd.apis.exporting import export_arguments, run_export
+from vfd.cli.main import guarded
 
 
 def main() -> int:

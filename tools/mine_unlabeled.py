@@ -8,7 +8,7 @@ the ranks share the pool.
 import argparse
 import sys
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
 
 
 def arguments() -> argparse.Namespace:
@@ -49,8 +49,8 @@ def arguments() -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Do what the command line says."""
-    from vfd.apis import mining
     from vfd.errors import UserError
+    from vfd.offline import mine as mining
 
     options = vars(args)
     names = mining.MiningSettings.__dataclass_fields__

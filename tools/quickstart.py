@@ -4,7 +4,8 @@ import argparse
 import os
 import sys
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
+from vfd.cli.places import find_examples
 
 
 def main() -> int:
@@ -25,7 +26,8 @@ def main() -> int:
     args = parser.parse_args()
 
     def run() -> None:
-        from vfd.apis.quickstart.run import quickstart
+        find_examples()
+        from quickstart.run import quickstart
 
         quickstart(args.data, args.seeds)
 

@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
+from vfd.cli.places import find_examples
 
 
 def main() -> int:
@@ -13,7 +14,8 @@ def main() -> int:
     args = parser.parse_args()
 
     def run() -> None:
-        from vfd.apis.quickstart.ferkd import ferkd_quickstart
+        find_examples()
+        from quickstart.ferkd import ferkd_quickstart
 
         ferkd_quickstart(args.seeds)
 

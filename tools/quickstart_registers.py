@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
+from vfd.cli.places import find_examples
 
 
 def main() -> int:
@@ -14,7 +15,8 @@ def main() -> int:
     args = parser.parse_args()
 
     def run() -> None:
-        from vfd.apis.quickstart.registers import register_quickstart
+        find_examples()
+        from quickstart.registers import register_quickstart
 
         register_quickstart(args.photos, args.teacher)
 

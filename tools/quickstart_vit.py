@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
+from vfd.cli.places import find_examples
 
 
 def main() -> int:
@@ -19,7 +20,8 @@ def main() -> int:
     args = parser.parse_args()
 
     def run() -> None:
-        from vfd.apis.quickstart.vit import vit_quickstart
+        find_examples()
+        from quickstart.vit import vit_quickstart
 
         vit_quickstart(args.data, args.seeds, teacher=args.teacher)
 

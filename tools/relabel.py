@@ -8,7 +8,7 @@ share the images, and ``--merge`` makes one file of their shards.
 import argparse
 import sys
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
 
 
 def arguments() -> argparse.Namespace:
@@ -36,8 +36,8 @@ def arguments() -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Do what the command line says."""
-    from vfd.apis import relabel as api
     from vfd.errors import UserError
+    from vfd.offline import label as api
 
     if args.verify:
         faults = api.verify_relabelling(args.config, args.work_dir, args.cfg_options)

@@ -8,7 +8,7 @@ share the candidates. The ranking, a picture and the training config of the winn
 import argparse
 import sys
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
 
 
 def main() -> int:
@@ -34,8 +34,8 @@ def main() -> int:
     args = parser.parse_args()
 
     def run() -> None:
-        from vfd.apis import search as api
         from vfd.errors import UserError
+        from vfd.offline import search as api
 
         if args.verify:
             faults = api.verify_search(args.config, args.work_dir, args.cfg_options)

@@ -3,7 +3,7 @@
 
 import sys
 
-from vfd.apis.cli import main
+from vfd.cli.main import main
 
 if __name__ == '__main__':
     sys.exit(main(['test', *sys.argv[1:]]))

@@ -4,15 +4,15 @@
 import argparse
 import sys
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
 
 
 def run(args: argparse.Namespace) -> None:
     """Do what the command line says."""
-    from vfd.apis import regions
     from vfd.errors import UserError
+    from vfd.offline.verify import verify_store
 
-    faults = regions.verify_store(args.store, args.images)
+    faults = verify_store(args.store, args.images)
     if faults:
         raise UserError('\n'.join(['damaged:', *faults]))
     print('all records agree with their checksums' + (' and their images' if args.images else ''))

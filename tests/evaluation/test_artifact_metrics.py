@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from vfd.apis.artifacts import analyse_artifacts, print_table
 from vfd.errors import MissingFileError, UserError
 from vfd.evaluation import HeatMapCorrelation, cosines, pearson, token_norms, worst_cosines
+from vfd.methods.ph_reg.artifacts import analyse_artifacts, print_table
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / 'configs/ph_reg').glob('ph-reg_*tiny*.py'))
@@ -113,8 +113,8 @@ def test_the_tool_writes_numbers_and_a_picture(config, photos, tmp_path, monkeyp
 
 
 def test_a_checkpoint_changes_the_student_alone(photos, tmp_path):
-    from vfd.apis.artifacts import _model
     from vfd.apis.config import load_config
+    from vfd.methods.ph_reg.artifacts import _model
 
     config = load_config(CONFIGS[-1])
     torch.manual_seed(1)

@@ -43,7 +43,7 @@ def user_folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def user_command(user_folder, monkeypatch, capfd):
     """Run ``vfd ...`` or ``python tools/....py ...`` in this process, in the user's folder: exit code and output."""
-    from vfd.apis.cli import main
+    from vfd.cli.main import main
 
     monkeypatch.chdir(user_folder)
     monkeypatch.setattr(logging, 'raiseExceptions', False)  # loggers of earlier tests hold closed streams

@@ -27,7 +27,7 @@ TINY = ROOT / 'configs/ssld/ssld-stage1_tiny_1xb8-coslr-4e_folder.py'
 
 
 def parse_train(arguments: list[str]) -> argparse.Namespace:
-    from vfd.apis.cli import train_arguments
+    from vfd.cli.main import train_arguments
 
     parser = argparse.ArgumentParser()
     train_arguments(parser)
@@ -35,7 +35,7 @@ def parse_train(arguments: list[str]) -> argparse.Namespace:
 
 
 def parse_test(arguments: list[str]) -> argparse.Namespace:
-    from vfd.apis.cli import test_arguments
+    from vfd.cli.main import test_arguments
 
     parser = argparse.ArgumentParser()
     test_arguments(parser)

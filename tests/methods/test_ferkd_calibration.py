@@ -10,7 +10,6 @@ import pytest
 from ferkd_store import CLASSES, make_images, make_store
 from PIL import Image
 
-from vfd.apis import regions
 from vfd.errors import MissingFileError, UserError
 from vfd.methods.ferkd import (
     LiveCalibration,
@@ -20,6 +19,8 @@ from vfd.methods.ferkd import (
     calibration_sheet,
 )
 from vfd.methods.ferkd.core import DISCARD
+from vfd.methods.ferkd.inferencer import show_regions
+from vfd.offline.calibrate import calibrate
 from vfd.stores import LabelledImage, LabelStore, LabelStoreWriter, verify_labels
 
 RULE = dict(thresholds=(0.3, 0.5, 0.8))
@@ -144,9 +145,7 @@ def test_labels_that_cannot_be_calibrated(tmp_path, made):
 def test_table_and_pictures(tmp_path, made, capsys):
     images, store = made
     (tmp_path / 'names.txt').write_text('\n'.join(f'name {i}' for i in range(CLASSES)))
-    summary = regions.calibrate(
-        str(store), str(tmp_path / 'new'), RULE, str(images), str(tmp_path / 'names.txt')
-    )
+    summary = calibrate(str(store), str(tmp_path / 'new'), RULE, str(images), str(tmp_path / 'names.txt'))
     table = capsys.readouterr().out
     counts = summary.histogram.sum(axis=1).tolist()
     for name, count in zip(('discarded', 'context', 'important'), counts, strict=True):
@@ -157,7 +156,7 @@ def test_table_and_pictures(tmp_path, made, capsys):
         picture = np.asarray(Image.open(tmp_path / 'new' / name).convert('RGB'))
         assert picture.shape[0] > 300 and picture.std() > 5
     with pytest.raises(MissingFileError, match='relative to another folder'):
-        regions.calibrate(str(store), str(tmp_path / 'other'), RULE, str(tmp_path))
+        calibrate(str(store), str(tmp_path / 'other'), RULE, str(tmp_path))
 
 
 def test_the_sheet_does_without_images_that_are_gone(tmp_path, made):
@@ -174,11 +173,9 @@ def test_demo_shows_every_crop(made, monkeypatch):
     images, _ = made
     tiny = Path(__file__).parents[2] / 'configs/ferkd/relabel_tiny_crops12-k5_folder.py'
     rule = dict(low=0.1003, mid=0.1006, high=0.101, confidence='max', min_keep=1)
-    png, text = regions.show_regions(
-        str(tiny), str(images / 'class2/2.png'), rule, {'model.crops': 9}, device='cpu'
-    )
+    png, text = show_regions(str(tiny), str(images / 'class2/2.png'), rule, {'model.crops': 9}, device='cpu')
     assert len(text.splitlines()) == 9 and Image.open(io.BytesIO(png)).width > 800
     with pytest.raises(UserError, match='No such file'):
-        regions.show_regions(str(tiny), str(images / 'nothing.png'), rule)
+        show_regions(str(tiny), str(images / 'nothing.png'), rule)
     with pytest.raises(UserError, match='classes 0 to 9'):
-        regions.show_regions(str(tiny), str(images / 'class2/2.png'), rule, ground_truth=10)
+        show_regions(str(tiny), str(images / 'class2/2.png'), rule, ground_truth=10)

@@ -10,7 +10,6 @@ import torch
 from ferkd_store import CLASSES, make_images, make_store
 from PIL import Image
 
-from vfd.apis.regions import convert, verify_store
 from vfd.errors import MissingFileError, UserError
 from vfd.methods.ferkd import (
     batches_to_store,
@@ -22,6 +21,8 @@ from vfd.methods.ferkd import (
 from vfd.methods.ferkd.batch_records import replayed_mix
 from vfd.methods.ferkd.core import boxes_to_fractions
 from vfd.methods.ferkd.crops import cut_crop
+from vfd.offline.convert import convert
+from vfd.offline.verify import verify_store
 from vfd.stores import LabelStore, Store, merge, verify_labels
 
 

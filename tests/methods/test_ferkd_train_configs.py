@@ -19,9 +19,9 @@ from PIL import Image
 from vfd.apis import baseline, training
 from vfd.apis import config as config_api
 from vfd.apis.exporting import export
-from vfd.apis.relabel import relabel
 from vfd.engine import Runner, crop_passes
 from vfd.errors import UserError
+from vfd.offline.label import relabel
 from vfd.registry import MODELS
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'ferkd'

@@ -13,7 +13,6 @@ _HOME = {
     'export': 'exporting',
     'ImageClassificationInferencer': 'inference',
     'ZeroShotSegmentationInferencer': 'zero_shot',
-    'analyse_artifacts': 'artifacts',
     'load_config': 'config',
     'twin': 'baseline',
 }

@@ -4,7 +4,6 @@ from vfd.visualization.curves import Panel, draw_curves
 from vfd.visualization.grids import draw_grid, draw_prediction
 from vfd.visualization.pca import pca_colours
 from vfd.visualization.reconstruction import Reconstruction, draw_reconstruction
-from vfd.visualization.registers import RegisterMaps, draw_register_maps
 from vfd.visualization.report import Report
 from vfd.visualization.scalars import read_scalars
 from vfd.visualization.theme import DARK, LIGHT, Theme
@@ -14,14 +13,12 @@ __all__ = [
     'LIGHT',
     'Panel',
     'Reconstruction',
-    'RegisterMaps',
     'Report',
     'Theme',
     'draw_curves',
     'draw_grid',
     'draw_prediction',
     'draw_reconstruction',
-    'draw_register_maps',
     'pca_colours',
     'read_scalars',
 ]

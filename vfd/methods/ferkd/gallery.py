@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from vfd.errors import BadDataError, MissingFileError, UserError
+from vfd.methods.ferkd.pictures import ShownCrop, draw_categories, draw_crop_sheet, draw_regions
 from vfd.registry import FUNCTIONS
 from vfd.stores import LabelStore
-from vfd.visualization.regions import ShownCrop, draw_categories, draw_crop_sheet, draw_regions
 from vfd.visualization.theme import LIGHT
 
 from .calibration import CalibrationSummary

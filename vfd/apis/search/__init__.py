@@ -1,5 +1,0 @@
-"""Search for the best student of a teacher without training: what ``tools/search.py`` runs."""
-
-from vfd.apis.search.run import SearchResult, search, verify_search
-
-__all__ = ['SearchResult', 'search', 'verify_search']

@@ -1,0 +1,5 @@
+"""Search for the best student of a teacher without training: what ``tools/search.py`` runs."""
+
+from vfd.offline.search.run import SearchResult, search, verify_search
+
+__all__ = ['SearchResult', 'search', 'verify_search']

@@ -1,0 +1,36 @@
+"""From scores to a ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import rankdata
+
+from vfd.offline.search.judge import Candidate, Judge
+
+
+def rank(judge: Judge, scorer: str) -> list[Candidate]:
+    """Scored candidates, best first; equal scores in the order of their names.
+
+    ``rank`` gets its scores here: for every seed the mean over the semantic and the relation metric of the rank among
+    all candidates (the largest is the best), so that both weigh equally.
+    """
+    found = sorted(judge.found.values(), key=lambda one: one.name)
+    if found and 'rank' in judge.settings.scorers:
+        combined = rank_combined([[one.scores[part] for one in found] for part in ('semantic', 'relation')])
+        for one, values in zip(found, combined, strict=True):
+            one.scores['rank'] = values.tolist()
+    return sorted(found, key=lambda one: -one.mean(scorer))
+
+
+def rank_combined(parts: Sequence[Sequence[Sequence[float]]]) -> np.ndarray:
+    """Scores that weigh equally.
+
+    Args:
+        parts: arrays (n, seeds) of scores, larger is better.
+
+    Returns:
+        (n, seeds): the mean rank of every candidate, ties sharing one; n is the best.
+    """
+    return np.mean([rankdata(np.asarray(part), axis=0) for part in parts], axis=0)
