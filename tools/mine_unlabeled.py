@@ -25,6 +25,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         '--k', type=int, default=1000, help='images to keep of a class (default 1000, project default)'
     )
+    parser.add_argument(
+        '--min-score', type=float, default=0.0, help='leave out images with a lower probability (default 0)'
+    )
     parser.add_argument('--out', required=True, help='list to write; a report is written beside it')
     parser.add_argument(
         '--exclude', help='validation images whose copies leave the pool: folder, or text list'

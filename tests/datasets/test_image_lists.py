@@ -67,6 +67,8 @@ def test_lazy_init(roots):
         ('cat/1.png three', r'list\.txt:2: expected'),
         ('cat/1.png -1', r'list\.txt:2: expected'),
         ('cat/1.png 1.5', r'list\.txt:2: expected'),
+        ('cat/1.png 1 2.5', r'list\.txt:2: expected'),
+        ('cat/1.png -1 0.5', r'list\.txt:2: expected'),
         ('12', r'list\.txt:2: expected'),
         ('cat/1.png 4', r'list\.txt:2: there are only 4 classes'),
     ],
@@ -81,7 +83,20 @@ def test_bad_lines_are_named(tmp_path, line, reason):
 def test_byte_order_mark_and_spaces(tmp_path):
     file = tmp_path / 'list.txt'
     file.write_bytes('\ufeffbär 1.jpg  2\n  x y.png  \n'.encode())
-    assert read_image_list(str(file)) == [('bär 1.jpg', 2), ('x y.png', -1)]
+    assert read_image_list(str(file)) == [('bär 1.jpg', 2, None), ('x y.png', -1, None)]
+
+
+def test_mined_lists_have_class_and_score(roots):
+    (roots / 'mined.txt').write_text('a.png 3 0.912345\nb.png\t1 1.000000\n1 0.5 x.png 2\n')
+    rows = read_image_list(str(roots / 'mined.txt'))
+    assert rows == [('a.png', 3, 0.912345), ('b.png', 1, 1.0), ('1 0.5 x.png', 2, None)]
+    dataset = list_dataset(ann_file='mined.txt', data_root=str(roots), data_prefix='pool')
+    samples = [dataset.get_data_info(i) for i in range(3)]
+    assert [s['gt_label'] for s in samples] == [3, 1, 2]
+    assert [s['has_label'] for s in samples] == [False, False, True]  # a prediction is no label
+    assert [s.get('score') for s in samples] == [0.912345, 1.0, None]
+    with pytest.raises(UserError, match=r'mined\.txt:1: there are only 3 classes'):
+        read_image_list(str(roots / 'mined.txt'), num_classes=3)
 
 
 def test_empty_list(tmp_path):

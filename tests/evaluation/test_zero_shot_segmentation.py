@@ -116,6 +116,7 @@ def test_text_features_are_means_over_the_templates(tmp_path):
         (dict(stride=65), 'larger than crop_size'),
         (dict(crop_size=(1, 2, 3)), 'crop_size'),
         (dict(prob_thd=1.5), 'prob_thd'),
+        (dict(softmax_over='names'), 'queries'),
         (dict(pamr_steps=-1), 'pamr_steps'),
         (dict(class_names=['one']), 'two classes'),
     ],
@@ -174,6 +175,32 @@ def test_a_class_is_scored_by_its_best_name_and_unlikely_pixels_are_background()
     torch.testing.assert_close(probabilities, scores.softmax(0))
     assert choose_class(probabilities, 0.0)[0, :, 0].tolist() == [1, 1]
     assert choose_class(probabilities, 0.6)[0, :, 0].tolist() == [1, 0]
+
+
+def test_softmax_over_all_queries_lowers_classes_with_several_names():
+    logits = torch.randn(5, 6, 7, generator=torch.Generator().manual_seed(0))
+    owners = torch.tensor([0, 1, 1, 2, 2])
+    scores, probabilities = class_scores(logits, owners, 3.0)
+    same, over_queries = class_scores(logits, owners, 3.0, 'queries')
+    assert same.equal(scores)
+    each = torch.exp(3 * logits) / torch.exp(3 * logits).sum(0)
+    expected = torch.stack([each[0], each[1:3].amax(0), each[3:].amax(0)])
+    torch.testing.assert_close(over_queries, expected)
+    assert over_queries.argmax(0).equal(probabilities.argmax(0))
+    assert (over_queries < probabilities).all()
+    alone = [class_scores(logits, torch.arange(5), 3.0, over)[1] for over in ('classes', 'queries')]
+    assert alone[0].equal(alone[1])
+
+
+def test_the_segmentor_takes_the_softmax_it_is_told():
+    images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    labels = []
+    for over in ('classes', 'queries'):
+        torch.manual_seed(0)
+        model = build(softmax_over=over, logit_scale=1.0, prob_thd=0.3)
+        labels.append(model(images, [sample((64, 96))], mode='predict')[0].pred_sem_seg.data)
+    # Four names of three classes at scale 1: a class has about 1/3 over classes, and about 1/4 over names.
+    assert labels[0].any() and not labels[1].any()
 
 
 def test_refinement_keeps_constants_and_follows_the_image():

@@ -13,7 +13,7 @@ import pytest
 import timm
 import torch
 
-from vfd.datasets import read_image
+from vfd.datasets import read_image, read_image_list
 from vfd.datasets.image_scan import central_crop
 from vfd.errors import MissingFileError, UserError
 from vfd.offline import mine as mining
@@ -101,7 +101,7 @@ def expected_ranking(data, teacher, removed, k):
         probability, predicted = logits.softmax(0).max(0)
         rows.append((int(predicted), -float(probability), index, name))
     rows.sort()
-    return [[row[3] for row in rows if row[0] == c][:k] for c in range(CLASSES)]
+    return [[(row[3], -row[1]) for row in rows if row[0] == c][:k] for c in range(CLASSES)]
 
 
 def content(path):
@@ -116,7 +116,12 @@ def test_end_to_end(data, teacher, settings, capsys):
     report = mine_unlabeled(teacher, settings)
     expected = expected_ranking(data, teacher, COPIES | BAD, settings.k)
     assert sum(bool(names) for names in expected) >= 3
-    assert Path(settings.out).read_text() == ''.join(f'{name} 0\n' for names in expected for name in names)
+    written = read_image_list(settings.out)
+    assert [(row.path, row.label) for row in written] == [
+        (name, c) for c, names in enumerate(expected) for name, _ in names
+    ]
+    scores = [score for names in expected for _, score in names]
+    np.testing.assert_allclose([row.score for row in written], scores, atol=2e-6)
     assert report['selected_of_class'] == [len(names) for names in expected]
     assert report == json.loads(settings.report_path.read_text())
     pool, val = data / 'pool', data / 'val'
@@ -133,6 +138,21 @@ def test_end_to_end(data, teacher, settings, capsys):
         and '3 copies of excluded images and 2 bad' in out
     )
     assert verify_mining(settings) == []
+
+
+def test_least_score(data, teacher, settings, capsys):
+    whole = mine_unlabeled(teacher, settings)
+    rows = read_image_list(settings.out)
+    least = sorted(row.score for row in rows)[len(rows) // 2] - 1e-6
+    capsys.readouterr()
+    report = mine_unlabeled(teacher, replace(settings, min_score=least))
+    assert 0 < report['selected'] < whole['selected']
+    assert read_image_list(settings.out) == [row for row in rows if row.score >= least]
+    scores = Store(settings.store_path / 'pool').array('score')
+    predicted = Store(settings.store_path / 'pool').array('predicted')
+    assert report['below_min_score'] == ((scores < least) & (predicted >= 0)).sum() > 0
+    assert f'{report["below_min_score"]} with a probability below' in capsys.readouterr().out
+    assert verify_mining(replace(settings, min_score=least)) == []
 
 
 def test_second_run_scores_nothing_and_k_can_change(data, teacher, settings, monkeypatch):
@@ -235,6 +255,7 @@ def test_pool_from_a_list_with_repeated_lines(data, teacher, settings, tmp_path)
     [
         ({'k': 0}, 'k is 0'),
         ({'crop_pct': 1.5}, 'crop_pct is 1.5'),
+        ({'min_score': 50}, 'min_score is 50'),
         ({'max_hash_distance': 64}, '0 to 63'),
         ({'images': 'absent'}, 'neither a folder of images nor an image list'),
     ],

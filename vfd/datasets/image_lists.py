@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import mmengine.fileio as fileio
 from mmengine.dataset import BaseDataset
@@ -16,13 +17,17 @@ from vfd.datasets.image_io import IMAGE_EXTENSIONS
 from vfd.errors import MissingFileError, UserError
 from vfd.registry import DATASETS
 
+LABELLED = re.compile(r'(.*\S)[ \t]+([0-9]+)(?:[ \t]+([01]\.[0-9]+))?')  # path, class, score of a mined one
+
 
 @DATASETS.register_module()
 class ImageListDataset(BaseDataset):
     """Images named in one or more text files, each with its own root folder.
 
-    A line is ``path label`` or ``path``; images without label carry ``gt_label`` 0, which label-free methods
-    never read, and ``has_label`` False. Blank lines and lines that begin with ``#`` are skipped.
+    A line is ``path label``, ``path`` or, in mined lists, ``path class score``. Images without label carry ``gt_label``
+    0, which label-free methods never read, and ``has_label`` False. The class of a mined image is a teacher's
+    prediction: it is the image's ``gt_label``, with ``has_label`` False, and its probability is ``score``. Blank lines
+    and lines that begin with ``#`` are skipped.
 
     Example:
         >>> dict(
@@ -65,22 +70,24 @@ class ImageListDataset(BaseDataset):
             self.full_init()
 
     def load_data_list(self) -> list[dict]:
-        """Read the lists: ``{'img_path', 'gt_label', 'has_label'}`` an image."""
+        """Read the lists: ``{'img_path', 'gt_label', 'has_label'}`` an image, and ``'score'`` of a mined one."""
         classes = self.metainfo.get('classes')
         data: list[dict] = []
         for file, root in zip(self.lists, self.roots, strict=True):
             file, root = (_join(self.data_root, part) for part in (file, root))
             rows = read_image_list(file, num_classes=len(classes) if classes else None)
-            paths = [_join(root, name) for name, _ in rows]
+            paths = [_join(root, row.path) for row in rows]
             if not fileio.exists(paths[0]):
                 raise MissingFileError(
                     f'{paths[0]}, the first image of {file}, is not there. Its root is {root or "not set"}: '
                     'is data_prefix the folder to which the list is relative?'
                 )
-            data.extend(
-                {'img_path': p, 'gt_label': max(label, 0), 'has_label': label >= 0}
-                for p, (_, label) in zip(paths, rows, strict=True)
-            )
+            for path, (_, label, score) in zip(paths, rows, strict=True):
+                data.append(
+                    {'img_path': path, 'gt_label': max(label, 0), 'has_label': label >= 0 and score is None}
+                )
+                if score is not None:
+                    data[-1]['score'] = score
         return data
 
 
@@ -136,17 +143,31 @@ def list_images(folder: str) -> list[str]:
     return images
 
 
-def read_image_list(file: str, num_classes: int | None = None) -> list[tuple[str, int]]:
+class ListedImage(NamedTuple):
+    """A line of an image list.
+
+    Attributes:
+        path: as written.
+        label: class, -1 where there is none.
+        score: probability of the class where it is a teacher's prediction, as in mined lists; None for a label.
+    """
+
+    path: str
+    label: int = -1
+    score: float | None = None
+
+
+def read_image_list(file: str, num_classes: int | None = None) -> list[ListedImage]:
     """Read a text list of images.
 
     Args:
-        file: lines ``path label`` or ``path``, UTF-8; blank lines and lines that begin with ``#`` are
-            skipped. A path may have spaces; a path without label must end like an image file, so that a
-            mistyped label is noticed.
+        file: lines ``path label``, ``path class score`` or ``path``, UTF-8; blank lines and lines that begin with
+            ``#`` are skipped. A path may have spaces; a path without label must end like an image file, so that a
+            mistyped label is noticed. A score is written with a decimal point.
         num_classes: labels must be smaller.
 
     Returns:
-        (path as written, label) a line; label -1 where there is none.
+        One entry a line.
 
     Raises:
         MissingFileError: the list is not there.
@@ -159,15 +180,17 @@ def read_image_list(file: str, num_classes: int | None = None) -> list[tuple[str
         line = line.strip()
         if not line or line.startswith('#'):
             continue
-        path, _, last = line.replace('\t', ' ').rpartition(' ')
-        if last.isascii() and last.isdigit() and path:
-            if num_classes is not None and int(last) >= num_classes:
+        if (labelled := LABELLED.fullmatch(line)) is not None:
+            path, label, score = labelled.groups()
+            if num_classes is not None and int(label) >= num_classes:
                 raise UserError(f'{file}:{number}: there are only {num_classes} classes: "{line}"')
-            rows.append((path.rstrip(), int(last)))
-        elif PurePosixPath(last).suffix.lower() in IMAGE_EXTENSIONS:
-            rows.append((line, -1))
+            rows.append(ListedImage(path, int(label), float(score) if score else None))
+        elif PurePosixPath(line.split()[-1]).suffix.lower() in IMAGE_EXTENSIONS:
+            rows.append(ListedImage(line))
         else:
-            raise UserError(f'{file}:{number}: expected "path label" or the path of an image, found "{line}"')
+            raise UserError(
+                f'{file}:{number}: expected "path label", "path class score" or the path of an image, found "{line}"'
+            )
     if not rows:
         raise UserError(f'{file} names no image')
     return rows

@@ -6,6 +6,7 @@ The protocol of PH-Reg (NeurIPS 2025, arXiv 2505.21501) and the training-free se
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor
 _WINDOWS_AT_ONCE = 32
 
 Box = tuple[int, int, int, int]
+SoftmaxOver = Literal['classes', 'queries']
 
 
 def sliding_windows(height: int, width: int, crop: tuple[int, int], stride: tuple[int, int]) -> list[Box]:
@@ -81,27 +83,37 @@ def query_scores(features: Tensor, queries: Tensor) -> Tensor:
     return torch.einsum('bdhw,qd->bqhw', F.normalize(features, dim=1), queries.to(features))
 
 
-def class_scores(logits: Tensor, class_of_query: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def class_scores(
+    logits: Tensor, class_of_query: Tensor, scale: float, softmax_over: SoftmaxOver = 'classes'
+) -> tuple[Tensor, Tensor]:
     """Scores and probabilities of classes from those of queries; a class is scored by its best name.
 
-    The softmax is over the classes, as in the reference values of the golden test. Over all queries, before the best
-    name is taken, the labels would be the same and the probabilities of classes with several names smaller, so that a
-    threshold would give more background: that is how the protocol is also described. Where every class has one name,
+    Over the classes, the softmax is that of the reference values of the golden test. Over all queries, before the best
+    name is taken, it is as the protocol is also described: the labels are the same and the probabilities smaller
+    wherever a class has several names, so that a threshold gives more background. Where every class has one name,
     both are the same.
 
     Args:
         logits: (Q, H, W) cosines.
         class_of_query: (Q,) long, classes 0 to C - 1, each at least once.
         scale: factor of the cosines before the softmax.
+        softmax_over: ``classes`` or ``queries``.
 
     Returns:
         ``scale`` times the largest cosine of every class, and its probability: (C, H, W) each.
     """
+    scores = _best_of_class(scale * logits, class_of_query)
+    if softmax_over == 'classes':
+        return scores, scores.softmax(0)
+    return scores, _best_of_class((scale * logits).softmax(0), class_of_query)
+
+
+def _best_of_class(maps: Tensor, class_of_query: Tensor) -> Tensor:
+    """(Q, H, W) to (C, H, W)."""
     count = int(class_of_query.max()) + 1
-    if count < len(logits):
-        logits = torch.stack([logits[class_of_query == i].amax(0) for i in range(count)])
-    scores = scale * logits
-    return scores, scores.softmax(0)
+    if count == len(maps):
+        return maps
+    return torch.stack([maps[class_of_query == i].amax(0) for i in range(count)])
 
 
 def choose_class(probabilities: Tensor, prob_thd: float) -> Tensor:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from vfd.evaluation import zero_shot
 from vfd.evaluation.frozen import FrozenBackbone, read_any_checkpoint
 from vfd.evaluation.pamr import refine
 from vfd.evaluation.text_queries import check_text_tower, read_class_names, text_features
+from vfd.evaluation.zero_shot import SoftmaxOver
 from vfd.registry import MODELS
 
 
@@ -46,7 +47,9 @@ class ZeroShotSegmentor(BaseModel):
             The tower is built at the first image and not kept.
         crop_size: side of a window in pixels, or height and width.
         stride: step between windows in pixels.
-        logit_scale: factor of the cosines before the softmax over classes (published: 40).
+        logit_scale: factor of the cosines before the softmax (published: 40).
+        softmax_over: ``classes``, each scored by its best name, or all ``queries``, before the best name is taken; see
+            :func:`~vfd.evaluation.zero_shot.class_scores`.
         prob_thd: a pixel whose best class is less likely becomes class 0, background. Published: 0.1 for the 21
             classes of VOC.
         pamr_steps: rounds of pixel-adaptive mask refinement (:func:`~vfd.evaluation.pamr.refine`) on the scores of
@@ -68,6 +71,7 @@ class ZeroShotSegmentor(BaseModel):
         crop_size: int | tuple[int, int] = 336,
         stride: int | tuple[int, int] = 112,
         logit_scale: float = 40.0,
+        softmax_over: SoftmaxOver = 'classes',
         prob_thd: float = 0.0,
         pamr_steps: int = 0,
         data_preprocessor: dict | nn.Module | None = None,
@@ -86,6 +90,9 @@ class ZeroShotSegmentor(BaseModel):
             raise UserError(f'prob_thd={prob_thd} is a probability: 0 <= prob_thd < 1')
         if pamr_steps < 0:
             raise UserError(f'pamr_steps={pamr_steps}: a number of rounds, 0 for none')
+        if softmax_over not in get_args(SoftmaxOver):
+            raise UserError(f'softmax_over={softmax_over!r}: one of {", ".join(get_args(SoftmaxOver))}')
+        self.softmax_over: SoftmaxOver = softmax_over
         self.prob_thd, self.pamr_steps = prob_thd, pamr_steps
         # A parameter, though nothing trains: torch refuses to distribute a model without any.
         self.logit_scale = nn.Parameter(torch.tensor(float(logit_scale)))
@@ -146,7 +153,9 @@ class ZeroShotSegmentor(BaseModel):
         image, scores = (maps[None, :, :height, :width] for maps in (image, scores))
         scores = refine(image, scores, self.pamr_steps)
         scores = F.interpolate(scores, tuple(meta['ori_shape']), mode='bilinear', align_corners=False)[0]
-        logits, probabilities = zero_shot.class_scores(scores, self.class_of_query, float(self.logit_scale))
+        logits, probabilities = zero_shot.class_scores(
+            scores, self.class_of_query, float(self.logit_scale), self.softmax_over
+        )
         self._check_labels(sample)
         sample.seg_logits = PixelData(data=logits)
         sample.pred_sem_seg = PixelData(data=zero_shot.choose_class(probabilities, self.prob_thd))

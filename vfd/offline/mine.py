@@ -59,6 +59,7 @@ class MiningSettings:
         out: the list to write; the report goes beside it (``.json``), the scores too unless ``store`` says
             otherwise.
         k: images to keep of a class.
+        min_score: probability below which an image is left out, however few a class has.
         root: folder of a list's paths.
         exclude: validation images whose copies leave the pool: a folder or a text list.
         exclude_root: folder of that list's paths.
@@ -76,6 +77,7 @@ class MiningSettings:
     images: str
     out: str
     k: int
+    min_score: float = 0.0
     root: str = ''
     exclude: str | None = None
     exclude_root: str = ''
@@ -115,7 +117,7 @@ class ImageSet:
             return cls(list_images(source), Path(source), 0)
         if not Path(source).exists():
             raise MissingFileError(f'{source} is neither a folder of images nor an image list')
-        names = [name for name, _ in read_image_list(source)]
+        names = [image.path for image in read_image_list(source)]
         distinct = list(dict.fromkeys(names))
         return cls(distinct, Path(root), len(names) - len(distinct))
 
@@ -125,7 +127,9 @@ class ImageSet:
 
 
 def mine_unlabeled(teacher: dict, settings: MiningSettings) -> dict[str, Any] | None:
-    """Write the list of mined images, one ``path 0`` a line, class by class, best first.
+    """Write the list of mined images, one ``path class score`` a line, class by class, best first.
+
+    Class and score are the teacher's prediction and its probability.
 
     Args:
         teacher: config of a ``vfd.Teacher`` with logits.
@@ -309,6 +313,8 @@ def _select(
     bad = [
         {'image': str(pool.file(i)), 'reason': _reason(pool.file(i))} for i in np.flatnonzero(~keep).tolist()
     ]
+    unsure = keep & (records['score'] < settings.min_score)
+    keep &= ~unsure
     copies: list[dict[str, Any]] = []
     if excluded is not None and hashes is not None:
         copies = _find_copies(pool, excluded, records['hash'], keep, hashes.read(excluded.names), settings)
@@ -319,13 +325,15 @@ def _select(
     kept = np.flatnonzero(keep)
     miner.add(records['predicted'][kept], records['score'][kept], kept)
     selected, counts = miner.result()
-    text = ''.join(f'{pool.names[number]} 0\n' for number in selected.tolist())
+    rows = zip(selected.tolist(), records['predicted'][selected], records['score'][selected], strict=True)
+    text = ''.join(f'{pool.names[number]} {predicted} {score:.6f}\n' for number, predicted, score in rows)
     report = {
         'settings': asdict(settings),
         'teacher': scorer.teacher.fingerprint(),
         'images': len(pool.names),
         'repeated_lines': pool.repeated,
         'bad': bad,
+        'below_min_score': int(unsure.sum()),
         'removed_copies': copies,
         'selected': len(selected),
         'selected_of_class': counts.tolist(),
@@ -334,8 +342,9 @@ def _select(
     atomic_write(settings.out, text)
     atomic_write(settings.report_path, json.dumps(report, indent=1, ensure_ascii=False) + '\n')
     print(
-        f'{settings.out}: {len(selected)} of {len(pool.names)} images; {len(copies)} copies of excluded images and '
-        f'{len(bad)} bad files left out; {int((counts < settings.k).sum())} classes have fewer than {settings.k}'
+        f'{settings.out}: {len(selected)} of {len(pool.names)} images; left out: {len(copies)} copies of excluded '
+        f'images and {len(bad)} bad files, {int(unsure.sum())} with a probability below {settings.min_score:g}; '
+        f'{int((counts < settings.k).sum())} classes have fewer than {settings.k}'
     )
     return report
 
@@ -385,6 +394,8 @@ def _check(settings: MiningSettings) -> None:
             raise UserError(f'mining: {name} is {getattr(settings, name)}, expected 1 or more')
     if not 0 < settings.crop_pct <= 1:
         raise UserError(f'mining: crop_pct is {settings.crop_pct}, expected more than 0 and at most 1')
+    if not 0 <= settings.min_score <= 1:
+        raise UserError(f'mining: min_score is {settings.min_score}, expected a probability, 0 to 1')
     if not 0 <= settings.max_hash_distance < 64:
         raise UserError(f'mining: max_hash_distance is {settings.max_hash_distance}, expected 0 to 63')
 

@@ -1,4 +1,11 @@
-"""Scores on disk: one line a candidate, so that a killed search goes on where it stopped."""
+"""Scores on disk: one line a candidate, so that a killed search goes on where it stopped.
+
+It is not a :class:`vfd.stores.Store`, because three things it needs are what a store rules out: a candidate whose
+scoring failed is written again under the same key, and the later line counts (keys of a store are written once); ranks
+read each other's records while they grow (a shard is readable once it has ended); and an entry is free JSON, with the
+reason of a failure as text (a store's fields are numbers of one type). The lock on the file and the comparison of
+settings are those of the stores.
+"""
 
 from __future__ import annotations
 
