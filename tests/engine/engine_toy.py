@@ -150,6 +150,7 @@ def make_runner(
     ema=True,
     randomness=None,
     end=20,
+    log_level='WARNING',
     **kwargs,
 ):
     """A Runner; ``length`` in epochs or iterations, ``every`` iterations a checkpoint."""
@@ -205,7 +206,7 @@ def make_runner(
         custom_hooks=[*([{'type': 'EMAHook', 'momentum': 0.1}] if ema else []), *custom_hooks],
         randomness=randomness or {'seed': 7},
         experiment_name=f'toy{os.getpid()}_{next(_names)}',
-        log_level='WARNING',
+        log_level=log_level,
         **(validation if val else {}),
         **kwargs,
     )
