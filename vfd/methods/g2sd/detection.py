@@ -52,8 +52,7 @@ class G2SDDetector(Distiller):
     """Trains a two-stage detector under a frozen one with the same pyramid levels and anchors.
 
     The student's maps and objectness are computed once, for its own losses and for distillation. The warm-up of the
-    loss counts this model's training steps; the count is part of a checkpoint's resume state. With gradient
-    accumulation it counts each of the accumulated steps.
+    loss counts optimizer steps; the count is part of a checkpoint's resume state.
 
     Args:
         student: config of a detector of mmdet with an ``rpn_head``: ``MaskRCNN``, ``CascadeRCNN``, ``FasterRCNN`` ...
@@ -106,6 +105,7 @@ class G2SDDetector(Distiller):
         self.adapter = FeatureAdapter(self.student.rpn_head.in_channels, source.channels, levels)
         self.distill_loss = MODELS.build(distill_loss or {'type': 'vfd.FeatureRichnessLoss'})
         self.iteration = 0
+        self.accumulative_counts = 1  # iterations of one optimizer step; the Runner sets it
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
         """The student's own losses and its distance from the teacher on one batch.
@@ -127,7 +127,7 @@ class G2SDDetector(Distiller):
             [target[f'neck.{k}'] for k in levels],
             logits,
             [target[f'rpn.{k}'] for k in levels],
-            self.iteration,
+            self.iteration // self.accumulative_counts,
         )
         if self.training:
             self.iteration += 1
