@@ -146,6 +146,14 @@ class DMAE(MaskedPixels, Distiller):
             return self.predict(inputs, data_samples)
         return super().forward(inputs, data_samples, mode)
 
+    @classmethod
+    def baseline(cls, model_cfg: dict) -> dict:
+        """The config of the equal-budget baseline: the same masked autoencoder, its pixels alone, no teacher."""
+        kept = {
+            key: model_cfg[key] for key in ('student', 'mask_ratio', 'data_preprocessor') if key in model_cfg
+        }
+        return {'type': 'vfd.MAE', **kept, 'norm_pix': model_cfg.get('norm_pix', False)}
+
     @torch.no_grad()
     def compared(self, inputs: Tensor) -> dict[str, Tensor]:
         """What the distance of the first pair compares, on whole images: for pictures.
