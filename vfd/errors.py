@@ -39,7 +39,13 @@ class BadDataError(UserError):
     """
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A suggestion such as ``' (did you mean "max_epochs"?)'``, or an empty string when nothing is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """A suggestion such as ``' (did you mean "max_epochs"?)'``, or an empty string when nothing is near.
+
+    Args:
+        word: what was written.
+        known: what may be written.
+        cutoff: how near, from 0 to 1 (the same).
+    """
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f' (did you mean "{near[0]}"?)' if near else ''

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vfd.apis import check
+from vfd.apis import check, config
 from vfd.apis.check import accepted_keys
 from vfd.apis.config import load_config
 from vfd.errors import MissingFileError, MissingPackageError, UserError
@@ -50,7 +50,7 @@ def test_a_good_config_passes(check_text):
         # top level
         ('param_scheduler =', 'param_sheduler =', 'did you mean "param_scheduler"'),
         ('randomness =', 'randomnes =', 'did you mean "randomness"'),
-        ('train_pipeline = [', 'other_pipeline = 1\ntrain_pipeline = [', 'nothing reads "other_pipeline"'),
+        ('randomness =', "strategy = dict(type='DDPStrateg')\nrandomness =", 'did you mean "DDPStrategy"'),
         # keys of what is built
         ('max_epochs', 'max_epoch', 'did you mean "max_epochs"'),
         ('depth=18', 'dept=18', r'model\.backbone \(ResNet\): "dept".*did you mean "depth"'),
@@ -94,9 +94,22 @@ def test_inheritance_and_own_variables(tmp_path):
         "_base_ = './base.py'\ncrop = {{_base_.size}}\ntrain_cfg = dict(max_epochs=crop)\n"
     )
     assert load_config(tmp_path / 'child.py').train_cfg.max_epochs == 32
-    (tmp_path / 'child.py').write_text("_base_ = './base.py'\n")
-    with pytest.raises(UserError, match=r'base\.py: nothing reads "size"'):
-        load_config(tmp_path / 'child.py')
+
+
+def test_variables_that_nothing_reads_are_one_warning(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(config, 'print_log', lambda text, *_: said.append(text))
+    (tmp_path / 'base.py').write_text(GOOD + "\nsize = 32\ntest_pipeline = []\ndataset_type = 'x'\n")
+    (tmp_path / 'child.py').write_text(
+        "_base_ = './base.py'\nclass_count = 3\nepochs = 3\nwork_dir = f'{epochs}'\n"
+    )
+    assert load_config(tmp_path / 'child.py').work_dir == '3'
+    (warning,) = said
+    for words in ('size, test_pipeline, dataset_type', 'base.py', 'class_count', 'child.py'):
+        assert words in warning
+    assert 'epochs' not in warning and 'train_pipeline' not in warning
+    load_config(tmp_path / 'base.py', {'size': 3})
+    assert len(said) == 2
 
 
 def test_nested_dicts_are_no_templates(tmp_path):

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 import vfd
-from vfd.apis import baseline
+from vfd.apis import baseline, dry_run
 from vfd.apis.config import load_config
+from vfd.engine import launch
+from vfd.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / 'configs/ssld/ssld-stage1_tiny_1xb8-coslr-4e_folder.py'
@@ -80,6 +82,56 @@ def test_twin_config(tmp_path, folder_data, monkeypatch):
     assert twin.train_cfg == cfg.train_cfg and twin.optim_wrapper == cfg.optim_wrapper
     assert twin.work_dir == f'{tmp_path}/baseline'
     assert cfg.model.type == 'vfd.SSLDDistiller'  # the original is untouched
+
+
+def test_a_method_declares_its_baseline(folder_data, tmp_path, monkeypatch):
+    """DMAE is compared with a masked autoencoder of the same size, masks and number of steps."""
+    monkeypatch.chdir(folder_data)
+    cfg = load_config(ROOT / 'configs/dmae/dmae_tiny_1xb8-coslr-4e_folder.py', {'work_dir': str(tmp_path)})
+    cfg.model.mask_ratio = 0.5
+    plain = baseline.twin(cfg)
+    assert plain.model.type == 'vfd.MAE' and 'teacher' not in plain.model
+    assert plain.model.student == cfg.model.student
+    assert (plain.model.mask_ratio, plain.model.norm_pix) == (0.5, cfg.model.get('norm_pix', False))
+    assert plain.train_dataloader == cfg.train_dataloader and plain.train_cfg == cfg.train_cfg
+
+
+@pytest.mark.parametrize(
+    'method, answer',
+    [
+        (dict(type='vfd.MAE', student={}), 'MAE has no teacher'),
+        (dict(type='ImageClassifier', backbone={}), 'ImageClassifier.*no equal-budget baseline'),
+        (
+            dict(type='vfd.SSLDDistiller', student=dict(type='ResNet')),
+            'ResNet of vfd.SSLDDistiller.*loss of its own',
+        ),
+    ],
+)
+def test_no_baseline_is_said_with_the_reason(folder_data, method, answer):
+    cfg = load_config(TINY, {'work_dir': 'x'})
+    cfg.model = method
+    with pytest.raises(UserError, match=answer):
+        baseline.twin(cfg)
+
+
+def test_mixed_precision_without_a_gpu(vfd_command, folder_data, tmp_path, monkeypatch):
+    """Training is refused with one message and leaves nothing; a dry run says what a GPU would do."""
+    monkeypatch.setattr(launch, 'amp_available', lambda: False)
+    monkeypatch.setattr(dry_run, 'amp_available', lambda: False)
+    code, _, err = vfd_command('train', TINY, '--amp', '--work-dir', tmp_path / 'run')
+    assert code == 2 and 'needs a GPU' in err and not (tmp_path / 'run').exists()
+    code, out, _ = vfd_command('train', TINY, '--amp', '--dry-run', '--work-dir', tmp_path / 'run')
+    assert code == 0 and 'float16 on a GPU' in out and not (tmp_path / 'run').exists()
+
+
+def test_the_dry_run_of_an_iteration_loop_counts_epochs(vfd_command, tmp_path):
+    text = TINY.read_text().replace("'../_base_", f"'{ROOT}/configs/_base_")
+    text = text.replace(
+        'dict(max_epochs=4, val_interval=4)', 'dict(_delete_=True, by_epoch=False, max_iters=10)'
+    )
+    (tmp_path / 'c.py').write_text(text)
+    code, out, _ = vfd_command('train', tmp_path / 'c.py', '--dry-run', '--work-dir', tmp_path / 'run')
+    assert code == 0 and '10 (2.5 epochs)' in out  # 32 images in batches of 8
 
 
 @pytest.mark.parametrize(

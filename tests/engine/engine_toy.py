@@ -54,6 +54,8 @@ class ToyDataset(BaseDataset):
 class ToyNet(BaseModel):
     """Two layers with dropout. ``nan_at``: the loss of that call is NaN."""
 
+    accumulative_counts = 1
+
     def __init__(self, dropout=0.3, nan_at=None, queue=0.01):
         super().__init__()
         self.net = torch.nn.Sequential(
@@ -153,6 +155,7 @@ def make_runner(
     ema=True,
     randomness=None,
     end=20,
+    log_level='WARNING',
     **kwargs,
 ):
     """A Runner; ``length`` in epochs or iterations, ``every`` iterations a checkpoint."""
@@ -208,7 +211,7 @@ def make_runner(
         custom_hooks=[*([{'type': 'EMAHook', 'momentum': 0.1}] if ema else []), *custom_hooks],
         randomness=randomness or {'seed': 7},
         experiment_name=f'toy{os.getpid()}_{next(_names)}',
-        log_level='WARNING',
+        log_level=log_level,
         **(validation if val else {}),
         **kwargs,
     )

@@ -89,6 +89,19 @@ def test_loss_is_zero_at_first_and_full_after_the_warmup(model_config):
         assert name in losses
 
 
+def test_the_warmup_counts_optimizer_steps(model_config):
+    model_config.distill_loss.warmup_iters = 500
+    model_config.student.backbone.drop_path_rate = 0.0
+    model = build(model_config).train()
+    model.iteration = 100
+    torch.manual_seed(0)
+    expected = richness(model.loss(images(), samples()))
+    model.accumulative_counts = 4
+    for model.iteration in (400, 403):
+        torch.manual_seed(0)
+        np.testing.assert_allclose(richness(model.loss(images(), samples())), expected, rtol=1e-5)
+
+
 def test_own_losses_are_those_of_the_student_alone(model_config):
     model_config.student.backbone.drop_path_rate = 0.0
     model = build(model_config).train()

@@ -5,57 +5,80 @@ A distilled student is worth something only if the same network, trained the ord
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
 import os
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from vfd.engine.multi_crop import crops_of
 from vfd.errors import UserError
 
 
 def twin(config: Config) -> Config:
-    """The config of the supervised twin of a distillation config.
+    """The config of the equal-budget baseline of a config.
 
-    The twin is the config's student with the same data preprocessor, seed (so the same first weights), optimizer,
-    schedule and number of steps; it learns from the labels. What must differ, usually the labelled images, stands
-    in the config under ``baseline`` and is merged over it, for example
-    ``baseline=dict(train_dataloader=dict(dataset=dict(data_prefix='labelled')))``.
+    The method says what it is compared with (:meth:`vfd.methods.base.Method.baseline`): its student, trained on labels,
+    or another network without teacher. Data preprocessor, seed (so the same first weights), optimizer, schedule and
+    number of steps stay. What must differ, usually the labelled images, stands in the config under ``baseline`` and
+    is merged over it, for example ``baseline=dict(train_dataloader=dict(dataset=dict(data_prefix='labelled')))``.
 
     Where the config counts epochs, the labelled images are repeated and cut so that every pass of the twin has exactly
     as many steps as that pass of the distillation, also where a ``vfd.MultiCropEpochLoop`` has passes of two lengths;
     the loop and the schedule are the same in both.
 
     Args:
-        config: a checked config whose model has a student.
+        config: a checked config.
 
     Returns:
         A new config; its work folder is ``<work_dir>/baseline``.
 
     Raises:
-        UserError: the model has no student.
+        UserError: the model has no baseline.
     """
     cfg = Config(config._cfg_dict.to_dict(), filename=config.filename)
-    model = cfg.model
-    if 'student' not in model:
-        raise UserError(
-            f'{cfg.filename}: the model {model.get("type")} has no student, so it has no supervised twin'
-        )
-    preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor')
-    student = model.student
-    if preprocessor is not None:
-        student['data_preprocessor'] = preprocessor
-    cfg.model = student
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    cfg.model = _model(cfg)
     distillation = cfg.train_dataloader
     cfg.merge_from_dict(cfg.pop('baseline', None) or {})
     if _counts_epochs(cfg.train_cfg) and cfg.train_dataloader != distillation:
-        init_default_scope(cfg.get('default_scope') or 'mmengine')
         multi_crop = str(cfg.train_cfg.get('type')).endswith('MultiCropEpochLoop')
         cfg.train_dataloader = _of_equal_length(cfg.train_dataloader, distillation, multi_crop)
     if cfg.get('work_dir'):
         cfg.work_dir = f'{cfg.work_dir}/baseline'
     return cfg
+
+
+def _model(cfg: Config) -> ConfigDict:
+    """The config of the model that the baseline trains."""
+    kind = _class_of(cfg.model)
+    if not hasattr(kind, 'baseline'):
+        raise UserError(
+            f'{cfg.filename}: the model {cfg.model.get("type")} is no method of vfd, so it has no equal-budget baseline: '
+            'drop --baseline'
+        )
+    model = ConfigDict(kind.baseline(cfg.model.to_dict()))
+    network = _class_of(model)
+    if inspect.isclass(network) and not issubclass(network, BaseModel):
+        raise UserError(
+            f'{cfg.filename}: the student {model.type} of {cfg.model.type} is a network without a loss of its own, so it '
+            'cannot be trained on labels alone'
+        )
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    if preprocessor is not None:
+        model['data_preprocessor'] = copy.deepcopy(preprocessor)
+    return model
+
+
+def _class_of(model: ConfigDict) -> Any:
+    """The class that a model's config names in the current scope, None for an unknown one."""
+    kind = model.get('type')
+    with MODELS.switch_scope_and_registry(None) as registry:
+        return registry.get(kind) if isinstance(kind, str) else kind
 
 
 def _counts_epochs(train_cfg: ConfigDict) -> bool:

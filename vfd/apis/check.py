@@ -21,6 +21,7 @@ from mmengine.registry import Registry
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from vfd.engine.launch import check_strategy
 from vfd.errors import MissingPackageError, UserError, did_you_mean
 
 SCOPES = {
@@ -35,7 +36,7 @@ SCOPES = {
 TOP_LEVEL_KEYS = {
     *(name for name in inspect.signature(Runner.__init__).parameters if name not in ('self', 'cfg')),
     'model_wrapper_cfg', 'sync_bn', 'find_unused_parameters', 'activation_checkpointing', 'efficient_conv_bn_eval',
-    'compile', 'runner_type', 'custom_imports', 'tta_model', 'tta_pipeline', 'strict_data', 'baseline',
+    'compile', 'runner_type', 'strategy', 'custom_imports', 'tta_model', 'tta_pipeline', 'strict_data', 'baseline',
     'search',
 }  # fmt: skip
 
@@ -126,6 +127,7 @@ def check_config(config: Config) -> None:
     """
     scope = config.get('default_scope') or 'mmengine'
     _need_package(scope)
+    check_strategy(config)
     _check_parts(config, '', scope)
     twin = config.get('baseline') or {}
     for name in twin:

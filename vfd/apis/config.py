@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ast
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from vfd import compat
 from vfd.apis.check import TOP_LEVEL_KEYS, check_config
 from vfd.errors import MissingFileError, UserError, did_you_mean
+
+_USUAL_VARIABLES = {'train_pipeline', 'val_pipeline', 'test_pipeline'}  # near "tta_pipeline", but no mistake
 
 
 def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
@@ -49,8 +53,9 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 def _check_top_level(config: Config, path: Path, options: dict[str, Any]) -> None:
     """Top-level names that neither the runner nor any config file reads.
 
-    A config may hold variables of its own (``train_pipeline = [...]``); what tells them from a misspelt key is that
-    some line reads them. Files of installed packages are not questioned.
+    A config may hold variables of its own (``train_pipeline = [...]``), which some line reads. One that no line reads
+    is a misspelt key when it is near a known one, which is an error; otherwise it is a leftover, and one warning
+    lists them. Files of installed packages are not questioned.
     """
     assigned: dict[str, Path] = {}
     read: set[str] = set()
@@ -66,13 +71,19 @@ def _check_top_level(config: Config, path: Path, options: dict[str, Any]) -> Non
             ):
                 read.add(node.attr)
         assigned.update(dict.fromkeys(_assigned(tree), file))
+    unread: dict[Path, list[str]] = {}
     for name in config:
         if name in TOP_LEVEL_KEYS or name in read or name not in assigned:
             continue
-        raise UserError(
-            f'config {assigned[name]}: nothing reads "{name}"{did_you_mean(name, TOP_LEVEL_KEYS)}. '
-            'Remove it, or correct its name.'
-        )
+        hint = did_you_mean(name, TOP_LEVEL_KEYS, cutoff=0.8)
+        if hint and name not in _USUAL_VARIABLES:
+            raise UserError(
+                f'config {assigned[name]}: nothing reads "{name}"{hint}. Remove it, or correct its name.'
+            )
+        unread.setdefault(assigned[name], []).append(name)
+    if unread:
+        listed = '; '.join(f'{", ".join(names)} ({file})' for file, names in unread.items())
+        print_log(f'nothing reads these variables of the config: {listed}', 'current', logging.WARNING)
     for option in options:
         name = option.partition('.')[0]
         if name not in config and name not in TOP_LEVEL_KEYS:

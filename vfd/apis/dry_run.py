@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -13,6 +13,7 @@ from torch import nn
 from vfd import compat
 from vfd.apis.training import clear_errors
 from vfd.engine import Runner
+from vfd.engine.launch import amp_available, uses_amp, without_amp
 
 
 def dry_run(cfg: Config) -> dict[str, str]:
@@ -25,25 +26,22 @@ def dry_run(cfg: Config) -> dict[str, str]:
         The table's rows.
     """
     cfg.log_level = 'WARNING'  # the table is the output
+    precision = _describe_precision(cfg.get('optim_wrapper'))
+    if uses_amp(cfg.get('optim_wrapper')) and not amp_available():
+        cfg.optim_wrapper = without_amp(cfg.optim_wrapper)  # the same optimizer
     with clear_errors(cfg):
         runner = Runner.from_cfg(cfg)
-        loop = runner.build_train_loop(runner._train_loop)
-        runner._train_loop = loop
-        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
-        schedulers = runner.build_param_scheduler(runner.param_schedulers) if runner.param_schedulers else []
-        if runner._val_loop is not None:
-            runner.build_val_loop(runner._val_loop)
-    runner.load_or_resume()
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        try:
+            loop, schedulers = _build(runner)
+        finally:
+            runner.remove_start_folders()
     rows = {'config': str(cfg.filename), 'work dir': str(cfg.work_dir)}
-    rows.update(describe_model(model))
+    rows.update(describe_model(runner.bare_model))
     loader = loop.dataloader
     rows['training images'] = f'{len(loader.dataset)}, batch {loader.batch_size} x {runner.world_size}'
-    rows['steps'] = f'{loop.max_iters}' + (
-        f' ({loop.max_epochs} epochs)' if hasattr(loop, 'max_epochs') else ''
-    )
+    rows['steps'] = f'{loop.max_iters} ({_epochs(loop, runner.world_size):g} epochs)'
     rows['optimizer'] = _describe_optimizer(runner.optim_wrapper)
+    rows['precision'] = precision
     rows['schedule'] = ', '.join(type(s).__name__ for s in schedulers) or 'constant'
     rows['starts from'] = _start(cfg)
     rows['versions'] = ', '.join(f'{name} {version}' for name, version in compat.status().items())
@@ -52,6 +50,34 @@ def dry_run(cfg: Config) -> dict[str, str]:
         table.add_row(name, value)
     Console(soft_wrap=False).print(table)
     return rows
+
+
+def _build(runner: Runner) -> tuple[Any, list]:
+    """Build what :meth:`Runner.train` builds: the training loop and the schedulers, among others."""
+    loop = runner.build_train_loop(runner._train_loop)
+    runner._train_loop = loop
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
+    schedulers = runner.build_param_scheduler(runner.param_schedulers) if runner.param_schedulers else []
+    if runner._val_loop is not None:
+        runner.build_val_loop(runner._val_loop)
+    runner.load_or_resume()
+    return loop, schedulers
+
+
+def _epochs(loop: Any, processes: int) -> float:
+    """How often the training sees every image."""
+    if isinstance(loop, EpochBasedTrainLoop):
+        return loop.max_epochs
+    return round(loop.max_iters * loop.dataloader.batch_size * processes / len(loop.dataloader.dataset), 2)
+
+
+def _describe_precision(optim_wrapper: Any) -> str:
+    if not uses_amp(optim_wrapper):
+        return 'full'
+    dtype = str(optim_wrapper.get('dtype') or 'float16').removeprefix('torch.')
+    where = '' if amp_available() else ' on a GPU; there is none here, where training would be refused'
+    return f'mixed, {dtype}{where}'
 
 
 def describe_model(model: nn.Module) -> dict[str, str]:

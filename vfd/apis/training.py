@@ -15,6 +15,7 @@ from mmengine.config import Config
 from vfd.apis.check import suggest_type
 from vfd.apis.config import load_config
 from vfd.engine import Runner
+from vfd.engine.launch import check_amp
 from vfd.errors import MissingFileError, UserError, did_you_mean
 
 
@@ -135,6 +136,7 @@ def run(cfg: Config) -> Runner:
         raise UserError(
             'the config has no train_dataloader: there is nothing to train. Evaluate it with tools/test.py'
         )
+    check_amp(cfg.optim_wrapper)
     with clear_errors(cfg):
         runner = Runner.from_cfg(cfg)
         runner.train()

@@ -7,7 +7,13 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class TrainedMethod(Protocol):
-    """A model into which only complete checkpoints are loaded; any other model is treated as mmengine treats it."""
+    """A model into which only complete checkpoints are loaded; any other model is treated as mmengine treats it.
+
+    Attributes:
+        accumulative_counts: iterations of one optimizer step; the Runner sets it.
+    """
+
+    accumulative_counts: int
 
     def method_state(self) -> dict[str, Any]:
         """Return what a resumed run has to know beside the weights."""

@@ -42,7 +42,7 @@ def rank_state(model: Any, optim_wrapper: Any) -> dict[str, Any]:
         'numpy': (torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
         'torch': torch.get_rng_state(),
         'gradients': {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None},
-        'inner_counts': [wrapper._inner_count for wrapper in _single_wrappers(optim_wrapper)],
+        'inner_counts': [wrapper._inner_count for wrapper in single_wrappers(optim_wrapper)],
     }
     if torch.cuda.is_available():
         state['cuda'] = torch.cuda.get_rng_state()
@@ -67,11 +67,12 @@ def restore_gradients(state: dict[str, Any], model: nn.Module, optim_wrapper: An
     for name, parameter in model.named_parameters():
         if name in gradients:
             parameter.grad = gradients[name].to(parameter.device, copy=True)
-    for wrapper, count in zip(_single_wrappers(optim_wrapper), state['inner_counts'], strict=True):
+    for wrapper, count in zip(single_wrappers(optim_wrapper), state['inner_counts'], strict=True):
         wrapper._inner_count = count
 
 
-def _single_wrappers(optim_wrapper: Any) -> list:
+def single_wrappers(optim_wrapper: Any) -> list:
+    """The wrappers of an ``OptimWrapperDict``; of any other, itself."""
     return list(getattr(optim_wrapper, 'optim_wrappers', {'': optim_wrapper}).values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -19,13 +20,15 @@ from mmengine.runner import Runner as _Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from vfd.engine import resume
+from vfd.engine import launch, resume
 from vfd.engine.bad_data import BadDataLog
 from vfd.engine.contract import TrainedMethod
 from vfd.engine.distributed import cpu_group, init_cpu_group
 from vfd.engine.hooks import BadDataHook, CheckpointHook, InterruptHook, NonFiniteHook, ProgressHook
 from vfd.engine.loader import StreamLoader
 from vfd.engine.loops import EpochTrainLoop, IterTrainLoop, Position
+from vfd.engine.quiet import quiet_init_weights, quieten
+from vfd.engine.work_dir import StartFolders
 from vfd.errors import MissingFileError, UserError
 from vfd.registry import RUNNERS
 
@@ -49,13 +52,37 @@ class Runner(_Runner):
       ``non_finite``, ``bad_data``.
     - ``strict_data=True`` (top level, or in one dataloader) makes a sample that cannot be used end the run.
     - ``launcher='pytorch'`` and ``'slurm'`` work without a GPU.
+    - :meth:`from_cfg` honours ``strategy`` and ``runner_type`` of mmengine's FlexibleRunner
+      (:mod:`vfd.engine.launch`).
+    - ``auto_scale_lr`` counts gradient accumulation: what is scaled by is the batch of one optimizer step. A model
+      of vfd (:mod:`vfd.engine.contract`) is told how many iterations make such a step.
     """
 
     control_group: Any = None
+    started = False  # whether the first step was reached
     _load_from: str | None
     _resume: bool
     _resume_state: dict | None = None
     _rank_state: dict | None = None
+
+    @classmethod
+    def from_cfg(cls, cfg: Any) -> Runner:
+        """Build the runner of a config.
+
+        Raises:
+            UserError: a strategy that cannot be run here.
+        """
+        cfg = copy.deepcopy(cfg)
+        launch.apply_strategy(cfg)
+        return super().from_cfg(cfg)
+
+    def __init__(self, model: Any, work_dir: str, *args: Any, **kwargs: Any) -> None:
+        self._start_folders = StartFolders(work_dir, getattr(kwargs.get('cfg'), 'filename', None))
+        try:
+            super().__init__(model, work_dir, *args, **kwargs)
+        except BaseException:
+            self.remove_start_folders()
+            raise
 
     # --- processes
 
@@ -79,6 +106,34 @@ class Runner(_Runner):
     def bare_model(self) -> Any:
         """The model without the wrapper of distributed training."""
         return self.model.module if is_model_wrapper(self.model) else self.model
+
+    # --- log and folders
+
+    def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any) -> Any:
+        """Build the logger, without mmengine's long listings (:mod:`vfd.engine.quiet`)."""
+        logger = super().build_logger(log_level, log_file, **kwargs)
+        quieten(logger)
+        return logger
+
+    def build_log_processor(self, log_processor: Any) -> Any:
+        """Build the log processor: in a loop that counts iterations its lines count them too, unless told otherwise."""
+        by_epoch = self._train_loop.get('by_epoch', True) if isinstance(self._train_loop, dict) else True
+        if isinstance(log_processor, dict) and log_processor.get('type', 'LogProcessor') == 'LogProcessor':
+            log_processor = {'by_epoch': by_epoch, **log_processor}
+        return super().build_log_processor(log_processor)
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call all hooks at one point of the run."""
+        self.started = self.started or fn_name in ('before_train_iter', 'before_val', 'before_test')
+        super().call_hook(fn_name, **kwargs)
+
+    def remove_start_folders(self) -> None:
+        """Remove what the start created in the work folder, where training has not begun."""
+        if self.started or not hasattr(self, '_log_dir') or self.rank:
+            return
+        self._start_folders.remove(
+            self._log_dir, self.__dict__.get('logger'), self.__dict__.get('visualizer')
+        )
 
     # --- data
 
@@ -116,6 +171,34 @@ class Runner(_Runner):
         """Build the loader of a training loop."""
         diff_rank_seed = self._randomness_cfg.get('diff_rank_seed', False)
         return self.build_dataloader(dataloader, self.seed, diff_rank_seed, training=True)
+
+    # --- optimizer
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """Build the optimizer wrapper, and tell the model how many iterations make one optimizer step.
+
+        Raises:
+            UserError: mixed precision that this machine cannot run.
+        """
+        launch.check_amp(optim_wrapper)
+        built = super().build_optim_wrapper(optim_wrapper)
+        if isinstance(self.bare_model, TrainedMethod):
+            counts = {_accumulative_counts(wrapper) for wrapper in resume.single_wrappers(built)}
+            assert len(counts) == 1, 'a model with several optimizers counts for itself'
+            self.bare_model.accumulative_counts = counts.pop()
+        return built
+
+    def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict | None = None) -> None:
+        """Scale learning rates by the samples of one optimizer step (all processes, accumulated) over the base's."""
+        if auto_scale_lr is None or not auto_scale_lr.get('enable', False):
+            return
+        for wrapper in resume.single_wrappers(optim_wrapper):
+            counts = _accumulative_counts(wrapper)
+            if counts > 1:
+                self.logger.info(f'one optimizer step sees {counts} batches (accumulative_counts)')
+            # mmengine compares the base with the samples of one iteration.
+            base = auto_scale_lr['base_batch_size'] / counts
+            super().scale_lr(wrapper, {**auto_scale_lr, 'base_batch_size': base})
 
     # --- loops and hooks
 
@@ -155,6 +238,7 @@ class Runner(_Runner):
         try:
             return super().train()
         finally:
+            self.remove_start_folders()
             self.call_hook('on_exit')
             for loop in (self._train_loop, self._val_loop):
                 if isinstance(getattr(loop, 'dataloader', None), StreamLoader):
@@ -170,7 +254,8 @@ class Runner(_Runner):
         for part in self.bare_model.modules():
             if hasattr(part, 'pretrained_cfg') and hasattr(part, 'init_weights'):
                 part.is_init = True
-        super()._init_model_weights()
+        with quiet_init_weights(self.bare_model):
+            super()._init_model_weights()
         if self.rank and not self._randomness_cfg.get('diff_rank_seed', False):
             # The same weights everywhere, but from here on each process draws its own masks, views and dropout.
             set_random_seed(self.seed + self.rank)
@@ -319,3 +404,8 @@ class Runner(_Runner):
         """Called by the training loop right before the first resumed step."""
         if self._rank_state is not None:
             resume.restore_generators(self._rank_state)
+
+
+def _accumulative_counts(wrapper: Any) -> int:
+    """How many iterations make one step of an optimizer wrapper."""
+    return getattr(wrapper, '_accumulative_counts', 1)

@@ -35,6 +35,8 @@ class Method(BaseModel):
         init_cfg: mmengine's initialisation config.
     """
 
+    accumulative_counts = 1  # iterations of one optimizer step; the Runner sets it
+
     def __init__(
         self,
         student: dict,

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from vfd.engine.quiet import quiet_init_weights
 from vfd.engine.seeding import seeded
 from vfd.errors import UserError, did_you_mean
 from vfd.losses import feature_maps, sample_relations
@@ -156,7 +157,8 @@ class StudentScorer:
 
     def _untrained(self, network: nn.Module) -> nn.Module:
         if self.init == 'default' and isinstance(network, BaseModule):
-            network.init_weights()  # OpenMMLab's networks are initialised only when asked; timm's are when built
+            with quiet_init_weights(network):  # two lines a parameter and candidate otherwise
+                network.init_weights()  # OpenMMLab's networks are initialised only when asked; timm's are when built
         network = plain_network(network)
         if self.init == 'gaussian':
             gaussian_init(network)

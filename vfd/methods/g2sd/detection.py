@@ -52,8 +52,7 @@ class G2SDDetector(Distiller):
     """Trains a two-stage detector under a frozen one with the same pyramid levels and anchors.
 
     The student's maps and objectness are computed once, for its own losses and for distillation. The warm-up of the
-    loss counts this model's training steps; the count is part of a checkpoint's resume state. With gradient
-    accumulation it counts each of the accumulated steps.
+    loss counts optimizer steps; the count is part of a checkpoint's resume state.
 
     Args:
         student: config of a detector of mmdet with an ``rpn_head``: ``MaskRCNN``, ``CascadeRCNN``, ``FasterRCNN`` ...
@@ -127,7 +126,7 @@ class G2SDDetector(Distiller):
             [target[tap] for tap in self.maps],
             [features[tap] for tap in self.objectness],  # (B, A, h, w) a level
             [target[tap] for tap in self.objectness],
-            self.iteration,
+            self.iteration // self.accumulative_counts,
         )
         if self.training:
             self.iteration += 1
