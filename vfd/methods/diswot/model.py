@@ -39,7 +39,7 @@ MODELS.register_module(module=ChannelCorrelationLoss)
 class DisWOT(Distiller):
     """Trains ``student`` on labels, on the teacher's soft labels, and on the relations in its last map.
 
-    Without ``relation_loss`` and ``channel_loss`` this is plain knowledge distillation.
+    Without ``relation_loss`` and ``channel_loss`` this is :class:`vfd.methods.kd.KD`.
 
     Args:
         student: config of a classifier: mmpretrain's ``TimmClassifier`` or ``ImageClassifier``.
