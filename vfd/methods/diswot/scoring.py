@@ -10,15 +10,18 @@ interruption changes a score.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -156,7 +159,8 @@ class StudentScorer:
 
     def _untrained(self, network: nn.Module) -> nn.Module:
         if self.init == 'default' and isinstance(network, BaseModule):
-            network.init_weights()  # OpenMMLab's networks are initialised only when asked; timm's are when built
+            with _quiet():  # a line a parameter, for every candidate and seed
+                network.init_weights()  # OpenMMLab's networks are initialised only here; timm's when built
         network = plain_network(network)
         if self.init == 'gaussian':
             gaussian_init(network)
@@ -228,6 +232,18 @@ class StudentScorer:
                 _check_comparable(name, part, student, teacher.answer)
                 values[name] = -float(loss(getattr(student, part), getattr(teacher.answer, part)))
         return {name: values[name] for name in self._compared}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what mmengine logs below warnings to itself."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _check_comparable(name: str, part: str, student: Answer, teacher: Answer) -> None:
