@@ -27,8 +27,19 @@ def main() -> int:
         nargs='+',
         action=DictAction,
         metavar='KEY=VALUE',
-        help='settings that replace those of the config, for example search.seeds=5 search.limits.flops=1e8',
+        help='settings that replace those of the config, for example search.seeds=5 search.init=default',
     )
+    for name, what in (
+        ('params', 'parameters'),
+        ('flops', 'multiply-accumulates'),
+        ('latency-ms', 'ms of one image'),
+    ):
+        parser.add_argument(
+            f'--max-{name}',
+            type=float,
+            metavar='N',
+            help=f'limit of {what}, such as 5e6: search.limits of the config',
+        )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
     parser.add_argument('--verify', action='store_true', help='check what an earlier run wrote, and stop')
     args = parser.parse_args()
@@ -37,13 +48,16 @@ def main() -> int:
         from vfd.errors import UserError
         from vfd.offline import search as api
 
+        limits = {name: getattr(args, f'max_{name}') for name in ('params', 'flops', 'latency_ms')}
+        given = {f'search.limits.{name}': limit for name, limit in limits.items() if limit is not None}
+        options = {**(args.cfg_options or {}), **given}
         if args.verify:
-            faults = api.verify_search(args.config, args.work_dir, args.cfg_options)
+            faults = api.verify_search(args.config, args.work_dir, options)
             if faults:
                 raise UserError('\n'.join(['damaged:', *faults]))
             print('ranking and winner follow from the scores, and these agree with their checksums')
         else:
-            api.search(args.config, args.work_dir, args.cfg_options, args.launcher)
+            api.search(args.config, args.work_dir, options, args.launcher)
 
     return guarded(run)
 

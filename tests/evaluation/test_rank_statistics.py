@@ -44,6 +44,41 @@ def test_partial_correlation_takes_the_budget_out():
     )
 
 
+def test_samples_have_the_statistics_of_the_items_in_them():
+    """Of subsets scipy's own; of items that are drawn twice those of a list that has them twice."""
+    rng = np.random.default_rng(0)
+    true, predicted, budget = rng.integers(0, 9, (3, 30)).astype(float)  # with ties
+    subsets = rs.subset_weights(30, 12, samples=20, seed=1)
+    assert set(subsets.sum(1)) == {12} and subsets.max() == 1 and len(np.unique(subsets, axis=0)) > 1
+    bootstrap = rs.bootstrap_weights(30, samples=20, seed=1)
+    assert set(bootstrap.sum(1)) == {30} and bootstrap.max() > 1
+    for weights in (subsets, bootstrap, np.ones((1, 30))):
+        partial = rs.sampled_partial_kendall(true, predicted, budget, weights)
+        plain = rs.sampled_partial_kendall(true, predicted, np.zeros(30), weights)
+        for row, one, other in zip(weights.astype(int), partial, plain, strict=True):
+            drawn = [np.repeat(values, row) for values in (true, predicted, budget)]
+            assert one == pytest.approx(rs.partial_kendall(*drawn)) and other == pytest.approx(
+                rs.kendall(*drawn[:2])
+            )
+    assert np.isnan(rs.sampled_partial_kendall(true, budget, budget, subsets)).all()
+
+
+def test_the_interval_of_a_bootstrap_covers_what_other_samples_give():
+    rng = np.random.default_rng(3)
+    population = rng.normal(size=(2, 4000))
+    true, predicted = population[0], population.sum(0)
+    whole, hits = rs.kendall(true, predicted), 0
+    for number in range(100):
+        drawn = rng.choice(4000, 50, replace=False)
+        weights = rs.bootstrap_weights(50, samples=200, seed=number)
+        low, high = rs.interval(
+            rs.sampled_partial_kendall(true[drawn], predicted[drawn], np.zeros(50), weights)
+        )
+        hits += low <= whole <= high
+        assert high - low < 0.5
+    assert 88 <= hits <= 100
+
+
 def test_spread_over_seeds():
     spread = rs.over_seeds(rs.kendall, TRUE, np.stack([TRUE, -TRUE]))
     assert spread.mean == 0 and spread.deviation == pytest.approx(2**0.5) and str(spread) == '0.00 ± 1.41'

@@ -182,7 +182,7 @@ def test_settings_are_the_published_ones(path):
     assert cfg.param_scheduler.gamma == 0.1
     assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 64
     assert (cfg.model.ce_weight, cfg.model.kd_weight, cfg.model.temperature) == (0.1, 0.9, 4.0)
-    assert (cfg.model.relation_loss is None) == path.stem.startswith('kd_')
+    assert cfg.model.relation_loss.loss_weight == 3000 and cfg.model.channel_loss.loss_weight == 1
     teacher = re.search(r'_resnet(\d+)_1xb64', path.stem)[1]
     assert (
         cfg.model.teacher.source.model_name == f'cifar_resnet{teacher}'
@@ -200,9 +200,7 @@ def test_the_metafile_names_every_full_scale_training():
     }
     for model in metafile['Models']:
         assert model['Name'] == Path(model['Config']).stem
-        for result in model.get('Results', []):
-            assert result['Metrics']['Published by the authors'] is True
-            assert 70 < result['Metrics']['Top 1 Accuracy'] < 73
+        assert 'Results' not in model  # of these pairs none is published
 
 
 def test_cifar_images_reach_the_teacher_in_its_own_channel_order():

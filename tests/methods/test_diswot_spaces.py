@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 
 import pytest
@@ -9,7 +11,7 @@ import timm
 import torch
 
 import vfd.backbones  # noqa: F401  (registers the networks)
-from vfd.backbones.nas_bench_201 import parse_cell
+from vfd.backbones.nas_bench_201 import EDGES, OPERATIONS, is_connected, parse_cell
 from vfd.backbones.plainnet_grammar import (
     analytic_params,
     format_structure,
@@ -17,6 +19,7 @@ from vfd.backbones.plainnet_grammar import (
     split_structure,
 )
 from vfd.errors import UserError
+from vfd.methods.diswot.cells import graph_text, isomorphism_key
 from vfd.methods.diswot.listed_spaces import ConfigSpace, TimmSpace, counted_cost
 from vfd.methods.diswot.networks import ask, batch_statistics, gaussian_init
 from vfd.methods.diswot.scoring import StudentScorer
@@ -31,6 +34,66 @@ STUDENT = dict(
     neck=dict(type='mmpretrain.GlobalAveragePooling'),
     head=dict(type='mmpretrain.LinearClsHead', num_classes=10, in_channels=64),
 )
+
+
+@pytest.mark.parametrize(
+    ('one', 'other'),
+    [
+        (
+            '|nor_conv_3x3~0|+|none~0|none~1|+|none~0|skip_connect~1|none~2|',
+            '|none~0|+|nor_conv_3x3~0|none~1|+|none~0|none~1|skip_connect~2|',
+        ),
+        (
+            '|nor_conv_3x3~0|+|nor_conv_1x1~0|none~1|+|avg_pool_3x3~0|skip_connect~1|nor_conv_3x3~2|',
+            '|nor_conv_1x1~0|+|nor_conv_3x3~0|none~1|+|avg_pool_3x3~0|nor_conv_3x3~1|skip_connect~2|',
+        ),
+    ],
+)
+def test_cells_of_one_graph_are_one_network(one, other):
+    """With the weights of one in the edges of the other that stand for them."""
+    space = NASBench201Space(10, width=4, cells=1)
+    assert space.graph_key(one) == space.graph_key(other)
+    assert space.graph_key(one) != space.graph_key(one.replace('nor_conv_3x3~0', 'nor_conv_1x1~0'))
+    assert space.cost(one) == space.cost(other)
+    networks = [
+        timm.create_model('nas_bench_201', num_classes=10, cell=c, width=4, cells=1).eval().double()
+        for c in (one, other)
+    ]
+    shapes = [sorted(tuple(value.shape) for value in network.state_dict().values()) for network in networks]
+    assert shapes[0] == shapes[1]
+    with torch.no_grad():
+        for network in networks:
+            for name, parameter in network.named_parameters():  # by kind of operation, not by edge
+                torch.manual_seed(sum(map(ord, name.split('layers')[0])) + parameter.numel())
+                parameter.normal_()
+    images = torch.randn(2, 3, 16, 16).double()
+    torch.testing.assert_close(*(network(images) for network in networks))
+
+
+def test_graphs_of_all_cells():
+    """Two cells have one text when they compute one function, and the benchmark's own text never tells more."""
+
+    def apply(op: str, value: float) -> float:
+        """Any functions that give 0 for 0, as the operations do."""
+        number = OPERATIONS.index(op)
+        return {'none': 0.0, 'skip_connect': value}.get(
+            op, (1 + number / 7) * math.tanh((0.3 + number / 5) * value)
+        )
+
+    values: dict[str, set[float]] = {}
+    benchmark: dict[str, set[str]] = {}
+    for cell in itertools.product(OPERATIONS, repeat=6):
+        nodes = [1.0]
+        for node in (1, 2, 3):
+            pairs = [(source, op) for (target, source), op in zip(EDGES, cell, strict=True) if target == node]
+            nodes.append(sum(apply(op, nodes[source]) for source, op in pairs))
+        text = graph_text(cell)
+        assert bool(text) == is_connected(cell)
+        values.setdefault(text, set()).add(round(nodes[-1], 9))
+        benchmark.setdefault(isomorphism_key(cell), set()).add(text)
+    assert all(len(found) == 1 for found in values.values())
+    assert len(set.union(*values.values())) == len(values)
+    assert len(benchmark) == 6466 and all(len(found) == 1 for found in benchmark.values())
 
 
 def spaces() -> list:

@@ -16,6 +16,7 @@ from vfd.apis.config import load_config
 from vfd.apis.training import train
 from vfd.errors import UserError
 from vfd.methods.diswot.scoring import KD_LOSSES, METRICS, ZERO_COST, StudentScorer
+from vfd.methods.diswot.spaces import NASBench201Space
 from vfd.offline import search as api
 from vfd.offline.search.record import ScoreRecord
 from vfd.offline.search.settings import SIZES, SearchSettings
@@ -98,6 +99,72 @@ def test_evolution_resumes_and_the_same_seed_ranks_the_same(folder):
     ]
     assert all(one.flops <= 4e5 for one in first.ranking) and first.refused['over the limit of flops'] > 0
     assert [one.name for one in run(folder / 'a', **options).ranking] == [one.name for one in first.ranking]
+
+
+TINY_CELLS = dict(type='vfd.NASBench201Space', num_classes=10, input_size=16, width=2, cells=1, _delete_=True)
+OF_ONE_GRAPH = [  # one convolution and a way through, by another node each
+    '|nor_conv_3x3~0|+|none~0|none~1|+|none~0|skip_connect~1|none~2|',
+    '|none~0|+|nor_conv_3x3~0|none~1|+|none~0|none~1|skip_connect~2|',
+    '|nor_conv_1x1~0|+|nor_conv_3x3~0|none~1|+|none~0|none~1|skip_connect~2|',  # node 1 reaches nothing
+]
+OTHER = '|nor_conv_1x1~0|+|none~0|none~1|+|none~0|skip_connect~1|none~2|'
+
+
+@pytest.fixture
+def four_cells(monkeypatch) -> list[str]:
+    """A space of four cells, three of which are one network."""
+    cells = [OF_ONE_GRAPH[0], OTHER, *OF_ONE_GRAPH[1:]]
+    monkeypatch.setattr(NASBench201Space, 'candidates', lambda self: cells)
+    return cells
+
+
+def test_cells_of_one_graph_are_scored_once_and_say_so(folder, four_cells, monkeypatch, capsys):
+    scored = []
+    scores = StudentScorer.scores
+    monkeypatch.setattr(StudentScorer, 'scores', lambda self, s: scored.append(s['cell']) or scores(self, s))
+    options = {**NOISE, 'search__space': TINY_CELLS, 'search__scorers': ['relation', 'params']}
+    result = run(folder / 'out', **options)
+    assert scored == [OF_ONE_GRAPH[0], OTHER]
+    assert {one.name: one.same_as for one in result.ranking} == {
+        OF_ONE_GRAPH[0]: '', OTHER: '', OF_ONE_GRAPH[1]: OF_ONE_GRAPH[0], OF_ONE_GRAPH[2]: OF_ONE_GRAPH[0],
+    }  # fmt: skip
+    found = {one.name: one for one in result.ranking}
+    first, *others = (found[name] for name in OF_ONE_GRAPH)
+    assert all(one.scores['relation'] == first.scores['relation'] for one in others)
+    assert found[OTHER].scores['relation'] != first.scores['relation']
+    assert others[1].params > first.params and others[1].scores['params'] == [others[1].params]
+    places = [result.ranking.index(one) for one in (first, *others)]
+    assert sorted(places) == list(range(places[0], places[0] + 3))  # one after the other
+    candidates = json.loads(result.files['ranking'].read_text())['candidates']
+    assert [one['same_as'] for one in candidates].count(first.name) == 2
+    out = capsys.readouterr().out
+    assert out.count(f'={places[0] + 1} ') == 2 and '2 of 4 students have the graph of another one' in out
+    assert not api.verify_search(
+        CONFIG, folder / 'out', {k.replace('__', '.'): v for k, v in options.items()}
+    )
+
+    for number in (1, 0):  # ranks agree with one process, whichever is first
+        monkeypatch.setenv('RANK', str(number))
+        monkeypatch.setenv('WORLD_SIZE', '2')
+        merged = {key.replace('__', '.'): value for key, value in options.items()}
+        api.search(CONFIG, folder / 'shared', merged, 'pytorch')
+    assert (folder / 'shared/ranking.json').read_text() == result.files['ranking'].read_text()
+
+
+def test_a_record_that_scored_every_cell_by_itself_keeps_its_scores(folder, four_cells, monkeypatch):
+    options = {**NOISE, 'search__space': TINY_CELLS, 'search__scorers': ['relation']}
+    with monkeypatch.context() as patch:
+        patch.setattr(NASBench201Space, 'graph_key', lambda self, candidate: candidate)
+        before = run(folder / 'out', **options)
+    record = (folder / 'out/scores.jsonl').read_bytes()
+    found = {one.name: one.scores for one in before.ranking}
+    assert b'same_as' not in record and found[OF_ONE_GRAPH[0]] != found[OF_ONE_GRAPH[2]]
+    monkeypatch.setattr(StudentScorer, 'scores', None)
+    after = run(folder / 'out', **options)
+    assert [(one.name, one.scores) for one in after.ranking] == [
+        (one.name, one.scores) for one in before.ranking
+    ]
+    assert (folder / 'out/scores.jsonl').read_bytes() == record
 
 
 def test_full_memory_is_not_remembered_of_a_candidate_and_its_faults_are(folder, monkeypatch):
@@ -338,7 +405,17 @@ def test_the_command(folder, monkeypatch, capsys):
         with pytest.raises(SystemExit) as leave:
             runpy.run_path(str(ROOT / 'tools/search.py'), run_name='__main__')
         assert (leave.value.code or 0) == code
+    monkeypatch.setattr(
+        sys, 'argv', ['tools/search.py', *arguments, '--max-params', '8e4', '--max-flops=1e9']
+    )
+    with pytest.raises(SystemExit) as leave:
+        runpy.run_path(str(ROOT / 'tools/search.py'), run_name='__main__')
+    assert not leave.value.code
+    ranking = json.loads(Path('out/ranking.json').read_text())
+    assert ranking['settings']['limits'] == {'params': 8e4, 'flops': 1e9}
+    assert all(one['params'] <= 8e4 for one in ranking['candidates']) and ranking['refused']
     captured = capsys.readouterr()
+    assert 'mmengine' not in captured.out + captured.err  # no line a parameter and candidate
     assert 'ranking and winner follow from the scores' in captured.out
     assert 'winner: out/winner.py' in captured.out and 'Traceback' not in captured.err
 

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from search_toy import CONFIG, NOISE, ROOT, make_folder, run
 
 from vfd.apis.config import load_config
 from vfd.errors import MissingFileError, UserError
 from vfd.methods.diswot.table import TableScorer
+from vfd.offline.search import SearchResult, report
+from vfd.offline.search.judge import Candidate
+from vfd.offline.search.report import correlation_rows, print_report
 from vfd.offline.search.settings import SearchSettings
 from vfd.registry import TASK_UTILS
 
@@ -31,6 +35,9 @@ def test_known_accuracies_are_compared_with_scores_and_size(folder, capsys):
     table = {row['score']: row for row in result.correlations}
     assert set(table) == {'rank', 'sum', 'params', 'flops'} and result.scorer == 'rank'
     assert table['params']['tau']['mean'] > 0.8 and np.isnan(table['params']['tau_at_params'])
+    low, high = table['params']['tau_at_flops_interval']
+    assert (np.isnan(low) and np.isnan(high)) or low <= table['params']['tau_at_flops'] <= high
+    assert table['params']['tau_at_params_interval'] is None
     assert np.isfinite(table['sum']['tau_at_params']) and 1 <= table['sum']['best_rank_at_top'] <= 8
     out = capsys.readouterr().out
     assert 'tau at params' in out and 'baselines that a score has to beat' in out
@@ -38,6 +45,41 @@ def test_known_accuracies_are_compared_with_scores_and_size(folder, capsys):
         run(folder / 'other', **NOISE, search__accuracy=dict(file='known.csv', column='top2'))
     with pytest.raises(MissingFileError, match=r'missing.csv'):
         run(folder / 'other', **NOISE, search__accuracy=dict(file='missing.csv', column='x'))
+
+
+def test_intervals_are_those_of_the_bootstrap():
+    rng = np.random.default_rng(0)
+    found = [
+        Candidate(
+            f'{i:02d}',
+            flops=0.0,
+            params=float(size),
+            scores={'sum': [size + skill]},
+            accuracy=size + 2 * skill,
+        )
+        for i, (size, skill) in enumerate(rng.normal(size=(40, 2)))
+    ]
+    row, *_ = correlation_rows(found, ['sum'])
+    low, high = row['tau_at_params_interval']
+    assert low < row['tau_at_params'] < high and low > 0.3 and high - low < 0.5
+    assert row['tau_at_flops_interval'] is None  # all have the same
+
+
+def test_tables_do_not_cut_names(monkeypatch, capsys):
+    names = [f'|nor_conv_3x3~0|+|nor_conv_3x3~0|none~{i}|+|none~0|none~1|nor_conv_3x3~2|' for i in range(6)]
+    scorers = ['sum', 'semantic', 'relation', 'nwot', 'synflow_zennas', 'gradnorm_zennas']
+    found = [
+        Candidate(name, 1e6 + i, 1e6 + i, 1.0, {s: [i - 0.123456, i + 0.1] for s in scorers}, i % 4)
+        for i, name in enumerate(names)
+    ]
+    result = SearchResult(found, 'sum', correlation_rows(found, scorers), {}, {}, 0.0, {})
+    settings = SearchSettings(space={}, scorers=tuple(scorers), measure_latency=True)
+    print_report(result, settings)
+    out = capsys.readouterr().out
+    assert all(name in out for name in names) and '…' not in out
+    monkeypatch.setattr(report, 'Console', lambda **given: Console(force_terminal=True, width=100))
+    print_report(result, settings)  # a terminal that is too narrow folds
+    assert '…' not in capsys.readouterr().out
 
 
 def test_accuracies_may_be_known_of_some_and_not_of_none(folder, capsys):

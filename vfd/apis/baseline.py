@@ -58,15 +58,15 @@ def _model(cfg: Config) -> ConfigDict:
     kind = _class_of(cfg.model)
     if not hasattr(kind, 'baseline'):
         raise UserError(
-            f'{cfg.filename}: the model {cfg.model.get("type")} is no method of vfd, so it has no equal-budget baseline: '
-            'drop --baseline'
+            f'{cfg.filename}: the model {cfg.model.get("type")} is no method of vfd, so it has no equal-budget '
+            'baseline: drop --baseline'
         )
     model = ConfigDict(kind.baseline(cfg.model.to_dict()))
     network = _class_of(model)
     if inspect.isclass(network) and not issubclass(network, BaseModel):
         raise UserError(
-            f'{cfg.filename}: the student {model.type} of {cfg.model.type} is a network without a loss of its own, so it '
-            'cannot be trained on labels alone'
+            f'{cfg.filename}: the student {model.type} of {cfg.model.type} is a network without a loss of its own, '
+            'so it cannot be trained on labels alone'
         )
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
     if preprocessor is not None:

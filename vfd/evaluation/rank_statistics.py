@@ -96,6 +96,61 @@ def partial_kendall(true: np.ndarray, predicted: np.ndarray, budget: np.ndarray)
     return float((between - left * right) / scale) if scale > 1e-6 else float('nan')
 
 
+def sampled_partial_kendall(
+    true: np.ndarray, predicted: np.ndarray, budget: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """:func:`partial_kendall` of many samples of the items at once.
+
+    tau-b is the cosine of the signs of all pairs' differences, so a sample weighs every pair by both its items.
+
+    Args:
+        true: (n,).
+        predicted: (n,).
+        budget: (n,); a constant one fixes nothing, and leaves Kendall's tau.
+        weights: (samples, n), how often each item is in a sample, see :func:`bootstrap_weights` and
+            :func:`subset_weights`. An item that is drawn twice is tied with itself.
+
+    Returns:
+        (samples,); NaN as there.
+    """
+    constant = np.ptp(budget) == 0
+    signs = [np.sign(values[:, None] - values[None]) for values in map(np.asarray, (true, predicted, budget))]
+
+    def product(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return ((weights @ (one * other)) * weights).sum(1)
+
+    with np.errstate(divide='ignore', invalid='ignore'):
+        length = [np.sqrt(product(one, one)) for one in signs]
+        between, left, right = (
+            product(signs[i], signs[j]) / (length[i] * length[j]) for i, j in ((0, 1), (0, 2), (1, 2))
+        )
+        if constant:
+            return between
+        scale = np.sqrt((1 - left**2) * (1 - right**2))
+        return np.where(scale > 1e-6, (between - left * right) / scale, np.nan)
+
+
+def bootstrap_weights(count: int, samples: int = 1000, seed: int = 0) -> np.ndarray:
+    """(samples, count): ``count`` items drawn with replacement, as a bootstrap does."""
+    share = np.full(count, 1 / count)
+    return np.random.default_rng(seed).multinomial(count, share, size=samples).astype(float)
+
+
+def subset_weights(count: int, size: int, samples: int, seed: int = 0) -> np.ndarray:
+    """(samples, count): ``size`` distinct items each."""
+    rng = np.random.default_rng(seed)
+    weights = np.zeros((samples, count))
+    for row in weights:
+        row[rng.choice(count, size, replace=False)] = 1
+    return weights
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """What lies within ``level`` of the samples around their middle; NaN where one of them is NaN."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 @dataclass(frozen=True)
 class Spread:
     """Mean and standard deviation (n - 1) of repeats, and the repeats."""

@@ -11,6 +11,7 @@ from vfd.losses.feature_maps import (
     singular_vectors,
 )
 from vfd.losses.feature_richness import FeatureRichnessLoss
+from vfd.losses.logit_kl import DKDLoss, KLDivLogitLoss, standardize_logits
 from vfd.losses.nkd import NKDLoss
 from vfd.losses.qkv_relation import qkv_relation
 from vfd.losses.sample_relations import (
@@ -34,9 +35,11 @@ from vfd.losses.sparse_soft_label import (
 __all__ = [
     'ChannelCorrelationLoss',
     'ChannelWiseLoss',
+    'DKDLoss',
     'FeatureDistanceLoss',
     'FeatureRichnessLoss',
     'GradientLoss',
+    'KLDivLogitLoss',
     'NKDLoss',
     'RelationLoss',
     'SSLDLoss',
@@ -63,5 +66,6 @@ __all__ = [
     'singular_vectors',
     'soft_cross_entropy',
     'sparse_labels',
+    'standardize_logits',
     'top_k',
 ]

@@ -1,13 +1,25 @@
-"""A score against what a network costs, and which networks nobody beats at both."""
+"""A score against what a network costs and against its true accuracy, and which networks nobody beats at both."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from vfd.visualization.theme import Theme, new_figure, style_axes, to_png
+
+PANEL = (5.4, 4.0)  # inches
+LONGEST = (
+    20  # characters of a name that is written beside its point; longer ones stand below, by their number
+)
+LABELS = 7  # names in a panel at most
+LINE = 0.15  # inches of a line below the panels
+PER_INCH = 14  # characters of such a line
 
 
 def pareto_front(scores: Sequence[float], costs: Sequence[float]) -> list[int]:
@@ -27,8 +39,11 @@ def draw_pareto(
     costs: Mapping[str, Sequence[float]],
     score: str,
     theme: Theme,
+    accuracies: Sequence[float | None] = (),
 ) -> bytes:
-    """One panel a cost; the front is a line with the names of its ends and of the best network.
+    """Draw one panel a cost, its front as a line with names, and one of the true accuracies where some are known.
+
+    Names that are too long for the panel are numbers there, places by score, and stand below it.
 
     Args:
         names: of the networks.
@@ -36,49 +51,138 @@ def draw_pareto(
         costs: what is on the x axis -> one value a network.
         score: what the scores are called.
         theme: colours.
+        accuracies: of the networks, None where unknown; or nothing.
 
     Returns:
         A PNG.
     """
-    figure = new_figure(theme, 5.4 * len(costs), 4.0)
-    low, high = min(scores), max(scores)
-    for axes, (title, values) in zip(
-        figure.subplots(1, len(costs), squeeze=False)[0], costs.items(), strict=True
-    ):
-        style_axes(axes, theme)
-        front = pareto_front(scores, values)
-        axes.scatter(values, scores, s=22, color=theme.series[2], alpha=0.75, linewidths=0, label='students')
-        axes.plot(
-            [values[i] for i in front], [scores[i] for i in front], color=theme.series[0], linewidth=1.6, marker='o',
-            markersize=4.5, label='nobody is better and smaller',
-        )  # fmt: skip
-        if max(values) > 20 * max(min(values), 1e-9):
-            axes.set_xscale('log')
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
-            axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_ylim(low - 0.06 * (high - low + 1e-12), high + 0.18 * (high - low + 1e-12))
-        best = int(np.argmax(scores))
-        left = values[best] > np.median(values)
-        axes.annotate(
-            _short(names[best]), (values[best], scores[best]), xytext=(-2 if left else 2, 7),
-            textcoords='offset points', ha='right' if left else 'left', fontsize=8, color=theme.text,
-        )  # fmt: skip
-        axes.set(
-            title=f'{score} against {title.partition(",")[0]}',
-            xlabel=title,
-            ylabel=f'{score}, larger is better',
-        )
-        axes.legend(
-            loc='upper center',
-            bbox_to_anchor=(0.5, -0.18),
-            ncols=2,
-            frameon=False,
-            fontsize=9,
-            labelcolor=theme.text,
-        )
+    known = [i for i, accuracy in enumerate(accuracies) if accuracy is not None]
+    panels = len(costs) + bool(known)
+    columns = 2 if panels in (2, 4) else min(panels, 3)
+    rows = -(-panels // columns)
+    place = {
+        int(index): number for number, index in enumerate(np.argsort(-np.asarray(scores), kind='stable'), 1)
+    }
+    texts = [name if len(name) <= LONGEST else str(place[i]) for i, name in enumerate(names)]
+    figure = new_figure(theme, PANEL[0] * columns, PANEL[1] * rows)
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    wanted: list[tuple[Axes, Sequence[Any], list[int]]] = []
+    for axes, (title, values) in zip(grid, costs.items(), strict=False):
+        wanted.append((axes, values, _draw_costs(axes, scores, values, score, title, theme)))
+    if known:
+        axes = figure.axes[len(costs)]
+        wanted.append((axes, accuracies, _draw_accuracies(axes, scores, accuracies, known, score, theme)))
+    for axes in figure.axes[panels:]:
+        axes.set_visible(False)
+    figure.draw_without_rendering()  # the layout, before places are looked for
+    labelled = {
+        i for axes, values, order in wanted for i in _label(axes, texts, values, scores, order, theme)
+    }
+    _write_below(figure, [(place[i], names[i]) for i in labelled if texts[i] != names[i]], theme)
     return to_png(figure)
 
 
-def _short(name: str, longest: int = 42) -> str:
-    return name if len(name) <= longest else f'{name[: longest - 1]}…'
+def _draw_costs(
+    axes: Axes, scores: Sequence[float], values: Sequence[float], score: str, title: str, theme: Theme
+) -> list[int]:
+    """Points and front; the networks to name, the most important ones first."""
+    front = pareto_front(scores, values)
+    _points(axes, values, scores, theme)
+    axes.plot(
+        [values[i] for i in front], [scores[i] for i in front], color=theme.series[0], linewidth=1.6, marker='o',
+        markersize=4.5, label='nobody is better and smaller',
+    )  # fmt: skip
+    if max(values) > 20 * max(min(values), 1e-9):
+        axes.set_xscale('log')
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
+        axes.xaxis.set_minor_locator(NullLocator())
+    _finish(axes, scores, score, title, theme)
+    return [front[-1], front[0], *reversed(front[1:-1])]
+
+
+def _draw_accuracies(
+    axes: Axes,
+    scores: Sequence[float],
+    accuracies: Sequence[Any],
+    known: Sequence[int],
+    score: str,
+    theme: Theme,
+) -> list[int]:
+    """Points; those to name are the best by score and the truly best."""
+    _points(axes, [accuracies[i] for i in known], [scores[i] for i in known], theme)
+    by_score = sorted(known, key=lambda i: -scores[i])[:3]
+    best = max(known, key=lambda i: accuracies[i])
+    axes.plot(
+        [accuracies[best]], [scores[best]], linestyle='', marker='o', markersize=6, color=theme.series[1],
+        label='truly the best',
+    )  # fmt: skip
+    _finish(axes, scores, score, 'true accuracy', theme)
+    return list(dict.fromkeys([best, *by_score]))
+
+
+def _points(axes: Axes, x: Sequence[float], y: Sequence[float], theme: Theme) -> None:
+    style_axes(axes, theme)
+    axes.scatter(x, y, s=22, color=theme.series[2], alpha=0.75, linewidths=0, label='students')
+
+
+def _finish(axes: Axes, scores: Sequence[float], score: str, title: str, theme: Theme) -> None:
+    low, high = min(scores), max(scores)
+    axes.set_ylim(low - 0.06 * (high - low + 1e-12), high + 0.18 * (high - low + 1e-12))
+    axes.margins(x=0.12)
+    axes.set(
+        title=f'{score} against {title.partition(",")[0]}', xlabel=title, ylabel=f'{score}, larger is better'
+    )
+    axes.legend(
+        loc='upper center',
+        bbox_to_anchor=(0.5, -0.18),
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+        labelcolor=theme.text,
+    )
+
+
+def _label(
+    axes: Axes, texts: Sequence[str], x: Sequence[Any], y: Sequence[float], order: Iterable[int], theme: Theme
+) -> list[int]:
+    """Write names beside their points where there is room; the points that got one."""
+    taken: list[Any] = []
+    done: list[int] = []
+    for i in dict.fromkeys(order):
+        # Above a front and to its left there is nothing.
+        for across, up, side in ((-4, 3, 'right'), (5, -10, 'left'), (3, 5, 'left'), (-5, -10, 'right')):
+            note = axes.annotate(
+                texts[i], (x[i], y[i]), xytext=(across, up), textcoords='offset points', ha=side, fontsize=8,
+                color=theme.text, in_layout=False,
+            )  # fmt: skip
+            box = note.get_window_extent()
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and box.y1 <= axes.bbox.y1
+            if inside and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                done.append(i)
+                break
+            note.remove()
+        if len(done) == LABELS:
+            break
+    return done
+
+
+def _write_below(figure: Figure, numbered: Sequence[tuple[int, str]], theme: Theme) -> None:
+    """What the numbers stand for, in a strip that is added to the figure."""
+    width, height = figure.get_size_inches()
+    lines = [
+        line
+        for number, name in sorted(numbered)
+        for line in textwrap.wrap(f'{number}: {name}', int(PER_INCH * width), subsequent_indent='    ')
+    ]
+    if not lines:
+        return
+    lines.insert(0, 'by place:')
+    strip = LINE * (len(lines) + 1)
+    figure.set_size_inches(width, height + strip)
+    figure.set_layout_engine('constrained', rect=(0, strip / (height + strip), 1, height / (height + strip)))
+    figure.text(
+        0.1 / width, 0.05 / (height + strip), '\n'.join(lines), fontsize=7.5, family='monospace', va='bottom',
+        color=theme.muted,
+    )  # fmt: skip

@@ -32,7 +32,9 @@ def cross_cells(one: Cell, other: Cell, rng: random.Random) -> Cell:
 
 
 def isomorphism_key(cell: Cell, drop_zeros: bool = True) -> str:
-    """A string that is equal for cells which compute the same function up to the names of nodes.
+    """The benchmark's own string, equal for cells which compute the same function up to the names of nodes.
+
+    It still tells some of them apart: how many zeros are added, and which nodes only hand a sum on.
 
     Args:
         cell: six operations.
@@ -52,6 +54,25 @@ def isomorphism_key(cell: Cell, drop_zeros: bool = True) -> str:
                 inputs.append(f'({nodes[source]})@{op}')
         nodes.append('+'.join(sorted(inputs)))
     return nodes[-1]
+
+
+def graph_text(cell: Cell) -> str:
+    """A string that is equal for exactly those cells whose output is the same sum of the same operations.
+
+    Zeros are left out, and a node that is handed on by ``skip_connect`` adds its own terms.
+    """
+    terms = [['x']]
+    for node in (1, 2, 3):
+        found: list[str] = []
+        for (target, source), op in zip(EDGES, cell, strict=True):
+            if target != node or op == 'none':
+                continue
+            if op == 'skip_connect':
+                found += terms[source]
+            elif terms[source]:
+                found.append(f'{op}({"+".join(terms[source])})')
+        terms.append(sorted(found))
+    return '+'.join(terms[-1])
 
 
 def cell_cost(

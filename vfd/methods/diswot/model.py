@@ -20,8 +20,6 @@ In a config::
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from vfd.errors import UserError
@@ -30,7 +28,7 @@ from vfd.losses.sample_relations import RelationLoss
 from vfd.losses.soft_label import kl
 from vfd.methods.base import Distiller
 from vfd.registry import MODELS
-from vfd.students import check_same_classes, forward_taps
+from vfd.students import check_same_classes, classifier_loss, forward_taps
 
 LAST_MAP = 'stage.-1'
 
@@ -42,7 +40,7 @@ MODELS.register_module(module=ChannelCorrelationLoss)
 class DisWOT(Distiller):
     """Trains ``student`` on labels, on the teacher's soft labels, and on the relations in its last map.
 
-    Without ``relation_loss`` and ``channel_loss`` this is plain knowledge distillation.
+    Without ``relation_loss`` and ``channel_loss`` this is :class:`vfd.methods.kd.KD`.
 
     Args:
         student: config of a classifier: mmpretrain's ``TimmClassifier`` or ``ImageClassifier``.
@@ -101,7 +99,7 @@ class DisWOT(Distiller):
         logits, last_map = features['logits'], features.get(LAST_MAP)  # (B, K), (B, C, H, W)
         losses = {}
         if self.ce_weight:
-            losses['loss_ce'] = self.ce_weight * self._cross_entropy(logits, data_samples)
+            losses['loss_ce'] = self.ce_weight * classifier_loss(self.student, logits, data_samples)
         if not self.needs_teacher:
             return losses
         target = self.teacher(inputs, data_samples=data_samples)
@@ -122,9 +120,3 @@ class DisWOT(Distiller):
     def _compares(self) -> bool:
         """Whether any term looks at maps."""
         return self.relation_loss is not None or self.channel_loss is not None
-
-    def _cross_entropy(self, logits: Tensor, data_samples: list | None) -> Tensor:
-        """The student's own classification loss, as its config names it."""
-        student: Any = self.student
-        owner = student.head if hasattr(student, 'head') else student
-        return owner._get_loss(logits, data_samples)['loss']

@@ -21,7 +21,13 @@ from vfd.backbones.plainnet_grammar import (
     parse_structure,
 )
 from vfd.errors import UserError, did_you_mean
-from vfd.methods.diswot.cells import cell_cost, cross_cells, mutate_cell, random_cell
+from vfd.methods.diswot.cells import (
+    cell_cost,
+    cross_cells,
+    graph_text,
+    mutate_cell,
+    random_cell,
+)
 from vfd.methods.diswot.structures import MOVES, cross_structures, mutate_structure
 
 
@@ -63,6 +69,10 @@ class StudentSpace:
     def fault(self, candidate: str) -> str:
         """Why a candidate is not worth scoring; an empty string when it is."""
         return ''
+
+    def graph_key(self, candidate: str) -> str:
+        """Text that is equal for candidates which compute the same function, whatever their nodes are called."""
+        return candidate
 
     def student(self, candidate: str) -> dict[str, Any]:
         """The student's config."""
@@ -208,6 +218,10 @@ class NASBench201Space(StudentSpace):
             if is_connected(parse_cell(candidate))
             else 'dead cell: nothing of the input reaches the output'
         )
+
+    def graph_key(self, candidate: str) -> str:
+        """The output as a sum of operations; those whose input is zero or whose output nobody reads are not in it."""
+        return graph_text(parse_cell(candidate))
 
     def student(self, candidate: str) -> dict[str, Any]:
         """``nas_bench_201`` with this cell."""

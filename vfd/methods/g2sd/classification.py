@@ -32,7 +32,7 @@ from vfd.errors import UserError
 from vfd.losses import NKDLoss
 from vfd.methods.base import Distiller
 from vfd.registry import MODELS
-from vfd.students import check_same_classes
+from vfd.students import check_same_classes, labels_of
 from vfd.teachers import StoredTeacher
 
 MODELS.register_module(module=NKDLoss)
@@ -95,7 +95,7 @@ class G2SDClassifier(Distiller):
         Returns:
             ``loss_gt`` and ``loss_distill``, each with its weight of one half; ``loss_nkd`` where that is chosen.
         """
-        label = _labels(data_samples)
+        label = labels_of('G2SDClassifier', data_samples)
         teacher = self.teacher(inputs)['logits']  # (B, C), no gradient
         if self.distill_loss is not None:
             return {'loss_nkd': self.distill_loss(self.student(inputs, mode='tensor'), teacher, label)}
@@ -230,14 +230,6 @@ def vit_base_patch16_224_dist_token(pretrained: bool = False, **kwargs: Any) -> 
 
 def _dist_token_vit(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:
     return build_model_with_cfg(DistTokenViT, name, pretrained, **kwargs)
-
-
-def _labels(data_samples: list | None) -> Tensor:
-    """Classes (B,), or scores (B, C) of mixed images."""
-    assert data_samples, 'training needs labels'
-    if 'gt_score' in data_samples[0]:
-        return torch.stack([sample.gt_score for sample in data_samples])
-    return torch.cat([sample.gt_label for sample in data_samples])
 
 
 def _full_precision(logits: Tensor) -> Tensor:

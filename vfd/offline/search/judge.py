@@ -25,6 +25,7 @@ class Candidate:
         latency_ms: of one image, where it was measured.
         scores: scorer -> one value a seed.
         accuracy: where it is known.
+        same_as: the candidate of the same graph whose scores it shares, or an empty string.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Candidate:
     latency_ms: float | None = None
     scores: dict[str, list[float]] = field(default_factory=dict)
     accuracy: float | None = None
+    same_as: str = ''
 
     def mean(self, scorer: str) -> float:
         """Mean of a score over the seeds."""
@@ -41,7 +43,7 @@ class Candidate:
 
 
 class Judge:
-    """Admits candidates and scores them, once each.
+    """Admits candidates and scores them, once each; of those with the same graph the first one.
 
     Args:
         space: the search space.
@@ -64,6 +66,7 @@ class Judge:
         self.reasons: dict[str, str] = dict(space.unknown)
         self._costs: dict[str, Candidate | None] = {}
         self._admitted: dict[str, bool] = {}
+        self._scored: dict[str, str] = {}  # graph -> the first candidate that has it
 
     def admit(self, candidate: str) -> bool:
         """Whether a candidate is alive, can be built and keeps the limits."""
@@ -81,11 +84,14 @@ class Judge:
             return INVALID
         entry = self.record.entries.get(candidate)
         if entry is None or 'scores' not in entry:
-            entry = {**(entry or {}), 'candidate': candidate, **self._score(candidate)}
+            found = self._shared(candidate) or self._score(candidate)
+            entry = {**(entry or {}), 'candidate': candidate, **found}
             self.record.add(entry)
         if entry['scores'] is None:
             self._refuse(candidate, 'failed', entry['reason'])
             return INVALID
+        self._scored.setdefault(self.space.graph_key(candidate), candidate)
+        known.same_as = entry.get('same_as', '')
         sizes = {name: [float(getattr(known, name))] * self.settings.seeds for name in SIZES}
         known.scores = {**entry['scores'], **{n: v for n, v in sizes.items() if n in self.settings.scorers}}
         self.found[candidate] = known
@@ -141,6 +147,11 @@ class Judge:
         if known.latency_ms > self.settings.limits.get('latency_ms', float('inf')):
             return self._refuse(known.name, 'over the limit of latency_ms', f'{known.latency_ms:.3g} ms')
         return True
+
+    def _shared(self, candidate: str) -> dict[str, Any]:
+        """The scores of a candidate with the same graph, if one has any: untrained, both differ by chance alone."""
+        same = self._scored.get(self.space.graph_key(candidate))
+        return {'scores': self.record.entries[same]['scores'], 'same_as': same} if same else {}
 
     def _score(self, candidate: str) -> dict[str, Any]:
         try:

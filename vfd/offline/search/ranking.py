@@ -11,12 +11,14 @@ from vfd.offline.search.judge import Candidate, Judge
 
 
 def rank(judge: Judge, scorer: str) -> list[Candidate]:
-    """Scored candidates, best first; equal scores in the order of their names.
+    """Scored candidates, best first; equal scores in the order of their names, shared ones behind their origin.
 
     ``rank`` gets its scores here: for every seed the mean over the semantic and the relation metric of the rank among
     all candidates (the largest is the best), so that both weigh equally.
     """
-    found = sorted(judge.found.values(), key=lambda one: one.name)
+    found = sorted(
+        judge.found.values(), key=lambda one: (one.same_as or one.name, bool(one.same_as), one.name)
+    )
     if found and 'rank' in judge.settings.scorers:
         combined = rank_combined([[one.scores[part] for one in found] for part in ('semantic', 'relation')])
         for one, values in zip(found, combined, strict=True):

@@ -144,7 +144,7 @@ def _score(parts: Prepared, judge: Judge, record: ScoreRecord, rank: int, world_
             _walk(parts, judge, evaluate)
         return True
     plan = _plan(parts, judge)
-    share = [one for one in plan if owner(one, world_size) == rank]
+    share = [one for one in plan if owner(parts.space.graph_key(one), world_size) == rank]
     with Shown(len(share), known.intersection(share), parts.settings.seeds) as shown:
         for one in share:
             judge.evaluate(one)
@@ -224,7 +224,8 @@ def _write(result: SearchResult, parts: Prepared) -> None:
         costs['latency, ms'] = [one.latency_ms or 0.0 for one in result.ranking]
     values = [one.mean(result.scorer) for one in result.ranking]
     names = [one.name for one in result.ranking]
-    atomic_write(files['picture'], draw_pareto(names, values, costs, result.scorer, LIGHT))
+    accuracies = [one.accuracy for one in result.ranking]
+    atomic_write(files['picture'], draw_pareto(names, values, costs, result.scorer, LIGHT, accuracies))
     winner = _winner_text(result, parts)
     if winner is not None:
         files['winner'] = parts.folder / 'winner.py'

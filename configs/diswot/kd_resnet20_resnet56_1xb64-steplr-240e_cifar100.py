@@ -1,4 +1,0 @@
-# Plain knowledge distillation of ResNet56 into ResNet20: what a searched student is compared with.
-_base_ = './diswot_resnet20_resnet56_1xb64-steplr-240e_cifar100.py'
-
-model = dict(relation_loss=None, channel_loss=None)

@@ -1,0 +1,20 @@
+# Standardised logits on a laptop: 64-pixel images of a folder, a RANDOM teacher: everything runs, nothing is taught.
+# DKD is --cfg-options model.decoupled.warmup_epochs=1.
+_base_ = [
+    '../_base_/models/kd_cifar-resnet20.py',
+    '../_base_/datasets/folder_paddle-crop64.py',
+    '../_base_/schedules/sgd_240e_cifar-distillation.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    student=dict(model_name='cifar_resnet8', num_classes=10),
+    teacher=dict(source=dict(model_name='cifar_resnet14', num_classes=10), checkpoint='random'),
+    standardize=True,
+    temperature=2.0,
+    kd_weight=9.0,
+)
+param_scheduler = dict(milestones=[1])
+train_cfg = dict(max_epochs=2, val_interval=2)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
+auto_scale_lr = dict(base_batch_size=8)

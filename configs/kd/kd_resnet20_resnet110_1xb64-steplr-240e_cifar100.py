@@ -1,0 +1,12 @@
+# Plain knowledge distillation of ResNet110 into ResNet20.
+_base_ = [
+    '../_base_/models/kd_cifar-resnet20.py',
+    '../_base_/datasets/cifar100_crop32.py',
+    '../_base_/schedules/sgd_240e_cifar-distillation.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    teacher=dict(
+        source=dict(model_name='cifar_resnet110'), checkpoint='checkpoints/resnet110_cifar100.pth'),
+)
