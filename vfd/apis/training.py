@@ -1,4 +1,4 @@
-"""Training and testing from a config: what ``tools/train.py`` and ``tools/test.py`` call."""
+"""Training and testing from a config: what ``vfd train`` and ``vfd test`` call."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def run(cfg: Config) -> Runner:
     """Train a prepared config."""
     if cfg.get('train_dataloader') is None:
         raise UserError(
-            'the config has no train_dataloader: there is nothing to train. Evaluate it with tools/test.py'
+            'the config has no train_dataloader: there is nothing to train. Evaluate it with `vfd test`'
         )
     with clear_errors(cfg):
         runner = Runner.from_cfg(cfg)

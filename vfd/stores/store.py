@@ -112,7 +112,7 @@ class Store:
         if record_crc(self.keys[row], record.tobytes()) != self._crcs[row]:
             raise UserError(
                 f'{self._files[part]}: record {row - self._first[part]} ({self.keys[row]!r}) differs from its '
-                f'checksum. `tools/verify_store.py {self.path}` names all that do; restore the file, or make the '
+                f'checksum. `vfd verify {self.path}` names all that do; restore the file, or make the '
                 'store anew.'
             )
         self._checked[row] = 1

@@ -1,0 +1,34 @@
+"""``vfd search CONFIG``: find a student for a teacher without training, see :mod:`vfd.offline.search`.
+
+Run it again after an interruption and it goes on; with ``--launcher pytorch`` (torchrun) or ``slurm`` (srun) the ranks
+share the candidates. The ranking, a picture and the training config of the winner are written into the work folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from vfd.cli.options import add_config_options, add_launcher, add_verify
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``search``."""
+    parser.add_argument('config', help='config with model.teacher and search')
+    parser.add_argument('--work-dir', help='folder for the results (default: work_dirs/NAME OF THE CONFIG)')
+    add_config_options(parser, 'search.seeds=5 search.limits.flops=1e8')
+    add_launcher(parser)
+    add_verify(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Search, or check what was found."""
+    from vfd.offline import search as api
+    from vfd.offline.step import report_faults
+
+    if args.verify:
+        faults = api.verify_search(args.config, args.work_dir, args.cfg_options)
+        report_faults(
+            faults, 'ranking and winner follow from the scores, and these agree with their checksums'
+        )
+    else:
+        api.search(args.config, args.work_dir, args.cfg_options, args.launcher)
