@@ -1,9 +1,6 @@
 #!/usr/bin/env python
-"""Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT ..."""
+"""The same as ``vfd test``."""
 
-import sys
+from vfd.cli.main import alias
 
-from vfd.cli.main import main
-
-if __name__ == '__main__':
-    sys.exit(main(['test', *sys.argv[1:]]))
+alias('test', __name__)

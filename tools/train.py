@@ -1,9 +1,6 @@
 #!/usr/bin/env python
-"""Train a student from a config: python tools/train.py CONFIG [--resume] [--dry-run] ..."""
+"""The same as ``vfd train``."""
 
-import sys
+from vfd.cli.main import alias
 
-from vfd.cli.main import main
-
-if __name__ == '__main__':
-    sys.exit(main(['train', *sys.argv[1:]]))
+alias('train', __name__)

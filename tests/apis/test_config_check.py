@@ -172,9 +172,9 @@ def test_a_missing_package_is_named_with_its_command(check_text, monkeypatch):
     monkeypatch.setattr(
         check.importlib.util, 'find_spec', lambda name: None if name == 'mmdet' else real(name)
     )
-    with pytest.raises(MissingPackageError, match=r'pip install "vfd\[detection\]"'):
+    with pytest.raises(MissingPackageError, match=r'pip install "vfdistill\[detection\]"'):
         check_text(GOOD.replace("'ImageClassifier'", "'mmdet.FasterRCNN'"))
-    with pytest.raises(UserError, match=r'mmdet \(pip install "vfd\[detection\]"\)'):
+    with pytest.raises(UserError, match=r'mmdet \(pip install "vfdistill\[detection\]"\)'):
         check_text(GOOD.replace("'ImageClassifier'", "'CascadeQqqqqqqqqqqq'"))
 
 

@@ -17,11 +17,11 @@ def test_installed_packages_pass():
 @pytest.mark.parametrize(
     ('package', 'command'),
     [
-        ('mmpretrain', 'pip install "vfd[classification]"'),
-        ('mmdet', 'pip install "vfd[detection]"'),
-        ('mmseg', 'pip install "vfd[segmentation]"'),
-        ('open_clip', 'pip install "vfd[openclip]"'),
-        ('onnxruntime', 'pip install "vfd[export]"'),
+        ('mmpretrain', 'pip install "vfdistill[classification]"'),
+        ('mmdet', 'pip install "vfdistill[detection]"'),
+        ('mmseg', 'pip install "vfdistill[segmentation]"'),
+        ('open_clip', 'pip install "vfdistill[openclip]"'),
+        ('onnxruntime', 'pip install "vfdistill[export]"'),
         ('timm', 'pip install "timm"'),
         ('no_such_package', 'pip install "no_such_package"'),
     ],

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from quickstart import quickstart, run, teacher
+from quickstart import run, teacher
 from quickstart.data import DESCRIPTION, Recipe, fingerprint, reopen
+from quickstart.run import quickstart
 
 from vfd.apis.inference import ImageClassificationInferencer
 from vfd.errors import MissingFileError, MissingPackageError, UserError

@@ -7,9 +7,13 @@ import runpy
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from house_pages import NAMES, PAGES, ROOT, blocks, commands, is_config
+
+from vfd.cli.main import main
 
 every_page = pytest.mark.parametrize('page', PAGES, ids=NAMES)
 
@@ -22,29 +26,12 @@ OTHERS = re.compile(
 MADE = re.compile(
     r'(work_dirs|data|checkpoints|lists|site|export)/|configs/mine\.py$|tests/golden/data/NAME|.*(NAME|<|\*)'
 )
-PATH = re.compile(r'(?:vfd|configs|tools|tests|docs|requirements|benchmarks|demo|\.ci)/[\w./*<>-]+')
+PATH = re.compile(r'(?:vfd|examples|configs|tools|tests|docs|requirements|benchmarks|demo|\.ci)/[\w./*<>-]+')
 TINY = ROOT / 'configs/ssld/ssld-stage1_tiny_1xb8-coslr-4e_folder.py'
 
 
-def parse_train(arguments: list[str]) -> argparse.Namespace:
-    from vfd.cli.main import train_arguments
-
-    parser = argparse.ArgumentParser()
-    train_arguments(parser)
-    return parser.parse_args(arguments)
-
-
-def parse_test(arguments: list[str]) -> argparse.Namespace:
-    from vfd.cli.main import test_arguments
-
-    parser = argparse.ArgumentParser()
-    test_arguments(parser)
-    return parser.parse_args(arguments)
-
-
-def parse_script(script: str, arguments: list[str], monkeypatch) -> None:
-    """Parse by the script's own parser."""
-    monkeypatch.setattr(sys, 'argv', [script, *arguments])
+def parsed(work: Callable[[], object], monkeypatch) -> None:
+    """Do ``work`` up to where the command's own parser has accepted its arguments."""
 
     class Parsed(Exception):
         pass
@@ -55,10 +42,16 @@ def parse_script(script: str, arguments: list[str], monkeypatch) -> None:
         original(parser, *args, **kwargs)
         raise Parsed
 
-    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', parse_and_stop)
-    with pytest.raises(Parsed):
-        runpy.run_path(str(ROOT / script), run_name='__main__')
-    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', original)
+    with monkeypatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, 'parse_args', parse_and_stop)
+        with pytest.raises(Parsed):
+            work()
+
+
+def parse_script(script: str, arguments: list[str], monkeypatch) -> None:
+    """Parse by the script's own parser."""
+    monkeypatch.setattr(sys, 'argv', [script, *arguments])
+    parsed(lambda: runpy.run_path(str(ROOT / script), run_name='__main__'), monkeypatch)
 
 
 @every_page
@@ -73,15 +66,15 @@ def test_commands_parse(page, monkeypatch):
         if program == 'make':
             done = subprocess.run(['make', '-n', *arguments], cwd=ROOT, capture_output=True, check=False)
             assert done.returncode == 0, command
-        elif (program == 'vfd' and arguments[0] == 'test') or program == 'tools/test.py':
-            parse_test(arguments[program == 'vfd' :])
-        elif (program == 'vfd' and arguments[0] == 'train') or program == 'tools/train.py':
-            parse_train(arguments[program == 'vfd' :])
+        elif program == 'vfd':
+            parsed(partial(main, arguments), monkeypatch)
         elif program == 'tools/dist_train.sh':
             assert arguments[1].isdigit()
-            parse_train([arguments[0], '--launcher', 'pytorch', *arguments[2:]])
+            arguments = [arguments[0], '--launcher', 'pytorch', *arguments[2:]]
+            parsed(partial(main, ['train', *arguments]), monkeypatch)
         elif program == 'tools/slurm_train.sh':
-            parse_train([arguments[2], '--launcher', 'slurm', *arguments[3:]])
+            arguments = [arguments[2], '--launcher', 'slurm', *arguments[3:]]
+            parsed(partial(main, ['train', *arguments]), monkeypatch)
         elif program.startswith(('tools/', 'demo/', 'benchmarks/')):
             parse_script(program, arguments, monkeypatch)
         else:

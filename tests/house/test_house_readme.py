@@ -1,6 +1,5 @@
 """The README's commands are executed, in its order, on a tiny data set; its Python runs."""
 
-import importlib.metadata
 import os
 import re
 import shutil
@@ -44,12 +43,6 @@ def test_make_targets():
             assert done.returncode == 0, done.stderr
             for script in re.findall(r'\S+/python (\S+\.py)', done.stdout):
                 assert (ROOT / script).is_file(), script
-
-
-def test_extras_exist():
-    named = set(re.findall(r'\.\[(\w+)\]', README.read_text()))
-    named |= {'detection', 'segmentation', 'openclip', 'export', 'all'}
-    assert named <= set(importlib.metadata.metadata('vfd').get_all('Provides-Extra'))
 
 
 def test_own_training_from_dry_run_to_export(user_folder, user_command, monkeypatch):

@@ -114,7 +114,7 @@ def test_calibrated_while_reading_equals_the_calibrated_store(
         'confidence': confidence,
         'min_keep': K,
     }
-    calibrate_store(raw, tmp_path / 'baked', settings, note=lambda plan: None)
+    calibrate_store(raw, tmp_path / 'baked', settings)
     live = dataset((raw, tmp_path / 'images', names), calibration=settings)
     baked = dataset((tmp_path / 'baked', tmp_path / 'images', names))
     changed = False

@@ -292,7 +292,7 @@ def suggest_type(kind: str, registry: Registry) -> str:
     missing = []
     for scope, extra in SCOPES.items():
         if importlib.util.find_spec(scope) is None:
-            missing.append(f'{scope} (pip install "vfd[{extra}]")')
+            missing.append(f'{scope} (pip install "vfdistill[{extra}]")')
             continue
         scoped = _scoped(registry, scope)
         scoped.import_from_location()
@@ -319,7 +319,7 @@ def _scoped(registry: Registry, scope: str) -> Registry:
 def _need_package(scope: str) -> None:
     if scope in SCOPES and importlib.util.find_spec(scope) is None:
         raise MissingPackageError(
-            f'this config uses types of {scope}, which is not installed: pip install "vfd[{SCOPES[scope]}]"'
+            f'this config uses types of {scope}, which is not installed: pip install "vfdistill[{SCOPES[scope]}]"'
         )
 
 

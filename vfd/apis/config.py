@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 
 from vfd import compat
 from vfd.apis.check import TOP_LEVEL_KEYS, check_config
+from vfd.apis.places import find_config
 from vfd.errors import MissingFileError, UserError, did_you_mean
 
 _USUAL_VARIABLES = {'train_pipeline', 'val_pipeline', 'test_pipeline'}  # near "tta_pipeline", but no mistake
@@ -23,14 +24,15 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     """Read a config, merge command-line options over it and check every key.
 
     Args:
-        path: a ``.py``, ``.yaml`` or ``.json`` config of mmengine.
+        path: a ``.py``, ``.yaml`` or ``.json`` config of mmengine; ``configs/...`` that is not in the current folder is
+            that of this installation.
         options: ``{'optim_wrapper.optimizer.lr': 0.1}``, as ``--cfg-options`` gives them.
 
     Raises:
         UserError: the file is not there or no config, an option does not fit, a key or type is unknown.
     """
     compat.install()  # bases such as 'mmdet::...' are looked up with what newer Pythons lack
-    path = Path(path)
+    path = find_config(path)
     if not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.glob('*.py')])
         raise MissingFileError(f'config {path} does not exist{near}')

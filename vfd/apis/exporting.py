@@ -1,4 +1,4 @@
-"""Export of a trained student: what ``tools/export.py`` calls."""
+"""Export of a trained student: what ``vfd export`` calls."""
 
 from __future__ import annotations
 

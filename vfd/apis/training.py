@@ -1,4 +1,4 @@
-"""Training and testing from a config: what ``tools/train.py`` and ``tools/test.py`` call."""
+"""Training and testing from a config: what ``vfd train`` and ``vfd test`` call."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def run(cfg: Config) -> Runner:
     """Train a prepared config."""
     if cfg.get('train_dataloader') is None:
         raise UserError(
-            'the config has no train_dataloader: there is nothing to train. Evaluate it with tools/test.py'
+            'the config has no train_dataloader: there is nothing to train. Evaluate it with `vfd test`'
         )
     check_amp(cfg.optim_wrapper)
     with clear_errors(cfg):

@@ -45,7 +45,7 @@ def read_onnx_dinov2(path: str | Path) -> dict[str, Tensor]:
         from onnx import numpy_helper
     except ImportError:
         raise MissingPackageError(
-            'reading an ONNX file needs onnx; install with: pip install "vfd[export]"'
+            'reading an ONNX file needs onnx; install with: pip install "vfdistill[export]"'
         ) from None
     graph: Any = onnx.load(str(path), load_external_data=False).graph
     values = {item.name: numpy_helper.to_array(item) for item in graph.initializer}

@@ -1,121 +1,30 @@
-"""The command line. ``vfd train ...`` and ``tools/train.py ...`` are the same thing."""
+"""The command line: ``vfd COMMAND ...``. Nothing is imported before its command runs, so ``vfd --help`` is fast."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import vfd
+from vfd.compat.packages import missing_package
 from vfd.errors import UserError
 
-# The work lies in functions so that `vfd --help` does not import torch.
-
-
-def _options(parser: argparse.ArgumentParser) -> None:
-    """The options that all OpenMMLab commands share."""
-    from mmengine.config import DictAction
-
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='settings that replace those of the config, for example optim_wrapper.optimizer.lr=0.1',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-
-
-def train_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``train``."""
-    parser.add_argument('config', help='config file')
-    _options(parser)
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const=True,
-        default=False,
-        metavar='CHECKPOINT',
-        help='continue exactly where training stopped: from CHECKPOINT, or the newest one in the work folder',
-    )
-    parser.add_argument('--amp', action='store_true', help='mixed precision')
-    parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale learning rates by the total batch'
-    )
-    parser.add_argument('--no-validate', action='store_true', help='leave the validation out')
-    parser.add_argument(
-        '--baseline',
-        action='store_true',
-        help='train the supervised twin instead: the student alone, with labels, for as many steps',
-    )
-    parser.add_argument('--dry-run', action='store_true', help='build everything, print what was built, stop')
-
-
-def train(args: argparse.Namespace) -> None:
-    """``train``: see :func:`vfd.apis.training.train`."""
-    from vfd.apis import baseline, dry_run
-    from vfd.apis import training as api
-
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = api.prepare(
-        args.config,
-        args.work_dir,
-        args.cfg_options,
-        args.launcher,
-        resume=args.resume,
-        amp=args.amp,
-        auto_scale_lr=args.auto_scale_lr,
-        validate=not args.no_validate,
-    )
-    if args.baseline:
-        cfg = baseline.twin(cfg)
-    if args.dry_run:
-        dry_run.dry_run(cfg)
-    else:
-        api.run(cfg)
-
-
-def test_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``test``."""
-    parser.add_argument('config', help='config file')
-    parser.add_argument(
-        'checkpoint',
-        nargs='?',
-        help='checkpoint that training wrote; none where the config names the weights',
-    )
-    _options(parser)
-
-
-def test(args: argparse.Namespace) -> None:
-    """``test``: see :func:`vfd.apis.training.test`."""
-    from vfd.apis import training as api
-
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    api.test(args.config, args.checkpoint, args.work_dir, args.launcher, args.cfg_options)
-
-
-def export_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``export``."""
-    from vfd.apis import exporting as api
-
-    api.export_arguments(parser)
-
-
-def export(args: argparse.Namespace) -> None:
-    """``export``: see :func:`vfd.apis.exporting.export`."""
-    from vfd.apis import exporting as api
-
-    api.run_export(args)
-
-
-COMMANDS: dict[str, tuple[Callable, Callable, str]] = {
-    'train': (train_arguments, train, 'train a student, or its supervised twin'),
-    'test': (test_arguments, test, 'evaluate a checkpoint'),
-    'export': (export_arguments, export, 'write a student in another form, and certify it'),
+# Command -> module with ``arguments(parser)`` and ``run(args)``, and the help text.
+COMMANDS: dict[str, tuple[str, str]] = {
+    'train': ('vfd.cli.train', 'train a student, or its supervised baseline'),
+    'test': ('vfd.cli.test', 'evaluate a checkpoint'),
+    'export': ('vfd.cli.export', 'write a student in another form, and certify it'),
+    'label': ('vfd.cli.label', 'store soft labels of many random crops of every image'),
+    'calibrate': ('vfd.cli.calibrate', 'keep, soften or drop the stored labels of every crop'),
+    'mine': ('vfd.cli.mine', 'score a pool of images with a teacher and keep the best of every class'),
+    'search': ('vfd.cli.search', 'rank student architectures for a teacher without training them'),
+    'verify': ('vfd.cli.verify', 'compare every record of a store with its checksum'),
+    'convert': ('vfd.cli.convert', 'convert label stores from and to released layouts'),
+    'quickstart': ('vfd.cli.quickstart', 'distil a real teacher into a small student, on real images'),
+    'list': ('vfd.cli.list', 'list methods, teachers, students or configs'),
 }
 
 
@@ -126,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: command and arguments; default ``sys.argv[1:]``.
 
     Returns:
-        Exit code: 0, 2 for a mistake of the user (its text is printed, without a traceback), 130 for Ctrl-C.
+        Exit code: 0, 1 where ``doctor`` found something to mend, 2 for a mistake of the user (its text is printed,
+        without a traceback), 130 for Ctrl-C.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
@@ -134,28 +44,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--version', action='version', version=f'vfd {vfd.__version__}')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    for name, (arguments, run, text) in COMMANDS.items():
+    for name, (module, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         if argv[:1] == [name]:
-            arguments(command)
-        command.set_defaults(run=run)
+            import_module(module).arguments(command)
+            command.set_defaults(run=import_module(module).run)
     args = parser.parse_args(argv)
     return guarded(lambda: args.run(args))
 
 
-def guarded(work: Callable[[], object]) -> int:
-    """Run ``work`` and turn a user's mistake into one message and an exit code."""
+def alias(command: str, name: str) -> None:
+    """Run a command where a script of ``tools/`` is the main program; ``name`` is the script's ``__name__``."""
+    if name == '__main__':
+        sys.exit(main([*command.split(), *sys.argv[1:]]))
+
+
+def guarded(work: Callable[[], int | None]) -> int:
+    """Run ``work`` and turn a user's mistake, or a package that is not installed, into one message and an exit code."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # custom_imports of a config are found beside where it is run
     try:
-        work()
+        return work() or 0
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
-        return 2
+    except ModuleNotFoundError as error:
+        missing = missing_package((error.name or '').partition('.')[0])
+        if missing is None:
+            raise
+        print(f'error: {missing}', file=sys.stderr)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
-    return 0
+    return 2
 
 
 if __name__ == '__main__':

@@ -22,7 +22,7 @@ class Package(NamedTuple):
 
     Attributes:
         distributions: Names under which the module is published; the forks and the compiled builds included.
-        extra: The extra of vfd that installs it; None when plain ``pip install vfd`` does.
+        extra: The extra of vfd that installs it; None when plain ``pip install vfdistill`` does.
     """
 
     distributions: tuple[str, ...]
@@ -45,6 +45,16 @@ PACKAGES = {
 }
 
 
+DISTRIBUTION = 'vfdistill'  # the name `vfd` on the package index is another project's
+# Other modules that vfd needs, and the distributions that hold them.
+OTHERS = {
+    'numpy': 'numpy', 'scipy': 'scipy', 'sklearn': 'scikit-learn', 'einops': 'einops', 'safetensors': 'safetensors',
+    'cv2': 'opencv-python', 'pycocotools': 'pycocotools', 'PIL': 'pillow', 'matplotlib': 'matplotlib', 'rich': 'rich',
+    'tensorboard': 'tensorboard', 'yaml': 'pyyaml', 'transformers': 'transformers', 'mlxtend': 'mlxtend',
+    'ftfy': 'ftfy', 'regex': 'regex',
+}  # fmt: skip
+
+
 def require(package: str) -> None:
     """Check that an optional package can be imported, without importing it.
 
@@ -56,9 +66,23 @@ def require(package: str) -> None:
     """
     if _find(package) is not None:
         return
-    known = PACKAGES.get(package)
-    wanted = package if known is None else f'vfd[{known.extra}]' if known.extra else known.distributions[0]
-    raise MissingPackageError(
+    raise missing_package(package) or _missing(package, package)
+
+
+def missing_package(module: str) -> MissingPackageError | None:
+    """Describe how to install a module that vfd needs; None for a module that it does not know.
+
+    Args:
+        module: The importable top-level name.
+    """
+    known = PACKAGES.get(module)
+    if known is not None:
+        return _missing(module, f'{DISTRIBUTION}[{known.extra}]' if known.extra else known.distributions[0])
+    return _missing(module, OTHERS[module]) if module in OTHERS else None
+
+
+def _missing(package: str, wanted: str) -> MissingPackageError:
+    return MissingPackageError(
         f'the package "{package}" is needed here and is not installed. Install it with\n'
         f'    pip install "{wanted}"\n'
         'and add `-c requirements/constraints.txt`, from a clone of vfd, for the versions tested together.'

@@ -118,7 +118,7 @@ class ZeroShotSegmentor(BaseModel):
             UserError: the mode is ``loss``: there is nothing to train.
         """
         if mode == 'loss':
-            raise UserError('vfd.ZeroShotSegmentor has nothing to train: run tools/test.py with this config')
+            raise UserError('vfd.ZeroShotSegmentor has nothing to train: run `vfd test` with this config')
         logits = zero_shot.slide(inputs, self.crop_size, self.stride, self._scores)
         if mode == 'tensor':
             return logits

@@ -33,7 +33,7 @@ def check(student: LiveStudent) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         names = ', '.join(missing)
-        raise MissingPackageError(f'--to onnx needs {names}; install with: pip install "vfd[export]"')
+        raise MissingPackageError(f'--to onnx needs {names}; install with: pip install "vfdistill[export]"')
     size = sum(value.numel() * value.element_size() for value in student.model.state_dict().values())
     if size > _LARGEST_FILE:
         raise UserError(

@@ -6,7 +6,6 @@ image's crops and labels are depends on the config and the image alone, never on
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +21,11 @@ from torch.utils.data import DataLoader
 from vfd.apis.config import load_config
 from vfd.apis.device import choose_device
 from vfd.errors import BadDataError, UserError, did_you_mean
-from vfd.offline.mine import rank_and_world_size
+from vfd.offline.step import Step
 from vfd.registry import DATASETS, MODELS
 from vfd.stores import (
     LabelledImage,
     LabelStoreWriter,
-    Plan,
     Progress,
     StoredCrops,
     atomic_write,
@@ -92,28 +90,28 @@ def relabel(
     """
     cfg = load_config(config, options)
     _check(cfg, config)
-    rank, world_size = rank_and_world_size(launcher)
+    step = Step.launched('labelling', launcher)
     images = images_of(cfg)
     labeller: Any = MODELS.build(cfg.model)
     _check_classes(images, labeller.classes)
     labeller.check_names([image.name for image in images])
     labeller.to(choose_device(device))
     folder = store_folder(cfg, config, work_dir)
-    mine = [image for image in images if owner(image.name, world_size) == rank]
+    mine = [image for image in images if step.owns(image.name)]
     form = labeller.form([image.path for image in images])
     written = written_files(folder)
     there = _unchanged(written, mine)  # a folder no longer lists what was deleted
-    gone = [name for name in written if owner(name, world_size) == rank and name not in there]
-    with LabelStoreWriter(folder, form, labeller.origin(), rank, world_size) as writer:
+    gone = [name for name in written if step.owns(name) and name not in there]
+    with LabelStoreWriter(folder, form, labeller.origin(), step.rank, step.world_size) as writer:
         todo = [image for image in mine if image.name not in writer.done]
         workers = cfg.train_dataloader.get('num_workers', 0)
         seconds = _measure(labeller, todo, workers)
         title = f'labelling {len(mine)} images x {labeller.crops} crops ({len(mine) * labeller.crops} crops)'
-        print(Plan(title, len(mine), len(mine) - len(todo), writer.record_bytes, seconds))
-        skipped = _label(labeller, todo, writer, workers, len(mine))
-    _report(folder, rank, world_size, skipped)
+        with step.run(len(mine), len(mine) - len(todo), writer.record_bytes, seconds, title) as progress:
+            skipped = _label(labeller, todo, writer, workers, progress)
+    _report(folder, step, skipped)
     print(
-        f'{folder}: {len(writer.done)} images of rank {rank} are labelled; {len(skipped)} could not be read'
+        f'{folder}: {len(writer.done)} images of rank {step.rank} are labelled; {len(skipped)} could not be read'
         + (f', {len(gone)} are no longer in the data set' if gone else '')
     )
     return Relabelled(folder, len(writer.done), skipped, gone)
@@ -190,15 +188,8 @@ def store_folder(cfg: Config, config: str | Path, work_dir: str | None) -> Path:
     return Path(work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config).stem}')
 
 
-def owner(name: str, world_size: int) -> int:
-    """Rank that labels an image: decided by its name, so that a data set that grew is shared as before."""
-    return (
-        int.from_bytes(hashlib.sha256(name.encode(errors='surrogateescape')).digest()[:8], 'big') % world_size
-    )
-
-
 def _label(
-    labeller: Any, todo: Sequence[SourceImage], writer: LabelStoreWriter, workers: int, total: int
+    labeller: Any, todo: Sequence[SourceImage], writer: LabelStoreWriter, workers: int, progress: Progress
 ) -> dict[str, str]:
     """Label images and append them in order; the images that could not be, with the reason."""
     skipped: dict[str, str] = {}
@@ -206,17 +197,16 @@ def _label(
     # one item a batch: a chunk is a batch already
     loader = iter(DataLoader(crops, batch_size=None, num_workers=workers, collate_fn=_as_it_is))
     together = max(workers, 1)  # images whose chunks come in turn, one of each worker
-    with Progress('labelling', total, total - len(todo)) as progress:
-        for first in range(0, len(todo), together):
-            images = [Labelling(image) for image in todo[first : first + together]]
-            for _ in range(labeller.chunks):
-                for image in images:
-                    image.add(next(loader), labeller)
+    for first in range(0, len(todo), together):
+        images = [Labelling(image) for image in todo[first : first + together]]
+        for _ in range(labeller.chunks):
             for image in images:
-                reason = image.finish(writer)
-                if reason is not None:
-                    skipped[image.source.name] = reason
-                progress.advance(1)
+                image.add(next(loader), labeller)
+        for image in images:
+            reason = image.finish(writer)
+            if reason is not None:
+                skipped[image.source.name] = reason
+            progress.advance(1)
     return skipped
 
 
@@ -313,9 +303,9 @@ def _unchanged(written: Mapping[str, tuple[int, int]], images: Sequence[SourceIm
     return there
 
 
-def _report(folder: Path, rank: int, world_size: int, skipped: dict[str, str]) -> None:
+def _report(folder: Path, step: Step, skipped: dict[str, str]) -> None:
     """Write the list of images that were not labelled."""
-    path = folder / f'skipped-{rank:05d}-of-{world_size:05d}.txt'
+    path = folder / f'skipped-{step.rank:05d}-of-{step.world_size:05d}.txt'
     if skipped:
         atomic_write(path, ''.join(f'{name}\t{reason}\n' for name, reason in skipped.items()))
     else:

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +26,9 @@ from vfd.datasets.image_scan import ImageScan, Scanned, scan_batches
 from vfd.datasets.mining import TopKMiner
 from vfd.datasets.near_duplicates import HashIndex, SiftComparison
 from vfd.errors import BadDataError, MissingFileError, UserError
+from vfd.offline.step import Step
 from vfd.registry import MODELS
 from vfd.stores import (
-    Plan,
     Progress,
     Store,
     StoreWriter,
@@ -147,19 +145,19 @@ def mine_unlabeled(teacher: dict, settings: MiningSettings) -> dict[str, Any] | 
     pool = ImageSet.read(settings.images, settings.root)
     excluded = ImageSet.read(settings.exclude, settings.exclude_root) if settings.exclude else None
     scorer = _Scorer(teacher, settings)
-    rank, world_size = rank_and_world_size(settings.launcher)
-    scan = partial(_scan, settings=settings, rank=rank, world_size=world_size)
+    step = Step.launched('scoring the pool', settings.launcher)
     print(
         f'mining {settings.k} images of each of {scorer.teacher.num_classes} classes; scores: {settings.store_path}'
     )
-    scan('scoring the pool', pool, settings.store_path / 'pool', scorer)
+    _scan(step, pool, settings.store_path / 'pool', scorer, settings)
     if excluded is not None:
-        scan('hashing the excluded images', excluded, settings.store_path / 'excluded', None)
+        hashing = replace(step, title='hashing the excluded images')
+        _scan(hashing, excluded, settings.store_path / 'excluded', None, settings)
     try:
         scores = Store(settings.store_path / 'pool')
         hashes = Store(settings.store_path / 'excluded') if excluded is not None else None
     except UnfinishedStoreError:
-        print(f'rank {rank} is done; the rank that ends last writes the list')
+        print(f'rank {step.rank} is done; the rank that ends last writes the list')
         return None
     return _select(pool, excluded, scores, hashes, scorer, settings)
 
@@ -243,30 +241,20 @@ class _Scorer:
         return predicted, score
 
 
-def _scan(
-    title: str,
-    images: ImageSet,
-    path: Path,
-    scorer: _Scorer | None,
-    settings: MiningSettings,
-    rank: int,
-    world_size: int,
-) -> None:
+def _scan(step: Step, images: ImageSet, path: Path, scorer: _Scorer | None, settings: MiningSettings) -> None:
     """Look at this rank's images and store what is needed of each. Without a scorer only hashes are made."""
     size = scorer.input_size if scorer else None
     fingerprint: dict[str, Any] = {'images': fingerprint_files(images.names, images.root)}
     if scorer:
         fingerprint.update(teacher=scorer.teacher.fingerprint(), input_size=size, crop_pct=settings.crop_pct)
-    numbers = range(rank, len(images.names), world_size)
-    scan = ImageScan([images.file(number) for number in numbers], size, settings.crop_pct)
-    names = [images.names[number] for number in numbers]
-    with StoreWriter(path, FIELDS, fingerprint, rank, world_size) as writer:
+    names = step.share(images.names)
+    scan = ImageScan([images.root / name for name in names], size, settings.crop_pct)
+    with StoreWriter(path, FIELDS, fingerprint, step.rank, step.world_size) as writer:
         first = len(writer.done)
         assert writer.done == set(names[:first]) or writer.done >= set(names)
         first = min(first, len(names))
         seconds = _measure(scan, scorer, first)
-        print(Plan(title, len(names), first, writer.meta.dtype.itemsize, seconds))
-        with Progress(title, len(names), first) as progress:
+        with step.run(len(names), first, writer.meta.dtype.itemsize, seconds) as progress:
             if first == len(names):
                 return
             for batch in scan_batches(scan, settings.batch_size, first, settings.workers):
@@ -398,13 +386,3 @@ def _check(settings: MiningSettings) -> None:
         raise UserError(f'mining: min_score is {settings.min_score}, expected a probability, 0 to 1')
     if not 0 <= settings.max_hash_distance < 64:
         raise UserError(f'mining: max_hash_distance is {settings.max_hash_distance}, expected 0 to 63')
-
-
-def rank_and_world_size(launcher: str) -> tuple[int, int]:
-    """From the launcher's environment. Ranks do not talk to each other, so there is no process group."""
-    if launcher == 'none':
-        return 0, 1
-    names = ('SLURM_PROCID', 'SLURM_NTASKS') if launcher == 'slurm' else ('RANK', 'WORLD_SIZE')
-    if names[0] not in os.environ:
-        raise UserError(f'--launcher {launcher}: {names[0]} is not set; start the command with that launcher')
-    return int(os.environ[names[0]]), int(os.environ[names[1]])

@@ -136,7 +136,7 @@ class Store:
             part = self._part(row)
             raise UserError(
                 f'{self.path / self._names[part]}.bin: record {row - self._first[part]} ({self.keys[row]!r}) differs '
-                f'from its checksum. `tools/verify_store.py {self.path}` names all that do; restore the file, or make '
+                f'from its checksum. `vfd verify {self.path}` names all that do; restore the file, or make '
                 'the store anew.'
             )
         self._checked[row] = 1

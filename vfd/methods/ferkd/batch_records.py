@@ -15,8 +15,9 @@ import torch
 
 from vfd.checkpoints.readers import read_torch
 from vfd.errors import MissingFileError, UserError
+from vfd.offline.step import Step
 from vfd.registry import FUNCTIONS
-from vfd.stores import Plan, Progress, Store, StoreWriter, fingerprint_files
+from vfd.stores import Store, StoreWriter, fingerprint_files
 from vfd.stores.fingerprint import claim_folder
 
 from .mixing import Mix
@@ -60,19 +61,18 @@ def batches_to_store(files: str | Path, out: str | Path) -> int:
     }
     origin = {'kind': KIND, 'converted': fingerprint_files(names, files)}
     with StoreWriter(out, fields, origin, block_rows=8) as writer:
-        print(Plan('converting', len(paths), len(writer.done), writer.meta.dtype.itemsize))
-        with Progress('converting', len(paths)) as progress:
-            for name, path in zip(names, paths, strict=True):
-                if name not in writer.done:
-                    record = read_batch(path)
-                    lacking = rows - len(record['logits'])
-                    padded = {
-                        key: np.pad(value, [(0, lacking), *[(0, 0)] * (value.ndim - 1)])
-                        for key, value in record.items()
-                        if key in ('coords', 'flips', 'mix_index', 'logits')
-                    }
-                    arrays = {**record, **padded, 'rows': np.array(rows - lacking)}
-                    writer.append([name], **{key: value[None] for key, value in arrays.items()})
+        todo = [(name, path) for name, path in zip(names, paths, strict=True) if name not in writer.done]
+        with Step('converting').run(len(paths), len(writer.done), writer.meta.dtype.itemsize) as progress:
+            for name, path in todo:
+                record = read_batch(path)
+                lacking = rows - len(record['logits'])
+                padded = {
+                    key: np.pad(value, [(0, lacking), *[(0, 0)] * (value.ndim - 1)])
+                    for key, value in record.items()
+                    if key in ('coords', 'flips', 'mix_index', 'logits')
+                }
+                arrays = {**record, **padded, 'rows': np.array(rows - lacking)}
+                writer.append([name], **{key: value[None] for key, value in arrays.items()})
                 progress.advance(1)
     return len(paths)
 

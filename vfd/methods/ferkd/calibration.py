@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +12,9 @@ import torch
 
 from vfd.errors import UserError
 from vfd.losses import label_shape
+from vfd.offline.step import Step
 from vfd.registry import FUNCTIONS
-from vfd.stores import LabelledImage, LabelStore, LabelStoreWriter, Plan, Progress, StoredCrops
+from vfd.stores import LabelledImage, LabelStore, LabelStoreWriter, Progress, StoredCrops
 
 from .core import (
     CATEGORIES,
@@ -171,16 +172,13 @@ def build_calibration(
 
 
 @FUNCTIONS.register_module()
-def calibrate_store(
-    folder: str | Path, out: str | Path, settings: dict[str, Any], note: Callable[[str], object] = print
-) -> CalibrationSummary:
+def calibrate_store(folder: str | Path, out: str | Path, settings: dict[str, Any]) -> CalibrationSummary:
     """Write a calibrated store: the same crops, with a category each, and context crops relabelled.
 
     Args:
         folder: the raw store.
         out: folder of the new one. Interrupted, it goes on.
         settings: of :func:`build_calibration`.
-        note: is told the plan.
 
     Returns:
         Counts and examples.
@@ -202,8 +200,10 @@ def calibrate_store(
     summary = CalibrationSummary(rule)
     origin = {**store.origin, 'raw_label_type': store.label_type, 'calibration': asdict(rule)}
     shown = set(np.linspace(0, len(store) - 1, EXAMPLES).astype(int).tolist())
-    with LabelStoreWriter(out, form, origin) as writer, Progress('calibrating', len(store)) as progress:
-        note(str(Plan('calibrating', len(store), len(writer.done), writer.record_bytes)))
+    with (
+        LabelStoreWriter(out, form, origin) as writer,
+        Step('calibrating').run(len(store), len(writer.done), writer.record_bytes) as progress,
+    ):
         for index, name in enumerate(store.names):
             image = store.image(index)
             category = live.categories(index)
@@ -212,10 +212,10 @@ def calibrate_store(
                     f'{out}: no crop of {name} (record {index}) is left after calibration; set min_keep to the number '
                     'of crops that training takes of an image'
                 )
+            _count(summary, store, index, image, category, index in shown)
             if name not in writer.done:
                 writer.append(replace(image, crops=live.read(index), category=category))
-            _count(summary, store, index, image, category, index in shown)
-            progress.advance(1)
+                progress.advance(1)
     return summary
 
 

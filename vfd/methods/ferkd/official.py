@@ -19,13 +19,13 @@ from vfd.checkpoints.readers import read_torch
 from vfd.datasets.image_lists import list_images
 from vfd.errors import BadDataError, MissingFileError, UserError
 from vfd.losses import label_shape
+from vfd.offline.step import Step
 from vfd.registry import FUNCTIONS
 from vfd.stores import (
     LabelForm,
     LabelledImage,
     LabelStore,
     LabelStoreWriter,
-    Plan,
     Progress,
     StoredCrops,
     atomic_write,
@@ -90,15 +90,18 @@ def official_to_store(
         'converted': fingerprint_files([p.relative_to(files).as_posix() for p in paired.values()], files)
     }
     left_out = [f'{name}: no label file' for name in names if name not in paired]
-    with LabelStoreWriter(out, form, origin) as writer, Progress('converting', len(paired)) as progress:
-        print(Plan('converting', len(paired), len(writer.done), writer.record_bytes))
+    with (
+        LabelStoreWriter(out, form, origin) as writer,
+        Step('converting').run(len(paired), len(writer.done), writer.record_bytes) as progress,
+    ):
         for name, tar in paired.items():
-            if name not in writer.done:
-                truth = numbers.get(PurePosixPath(name).parts[0], -1)
-                try:
-                    writer.append(_one_image(name, Path(images, name), tar, truth, form))
-                except BadDataError as error:
-                    left_out.append(str(error))
+            if name in writer.done:
+                continue
+            truth = numbers.get(PurePosixPath(name).parts[0], -1)
+            try:
+                writer.append(_one_image(name, Path(images, name), tar, truth, form))
+            except BadDataError as error:
+                left_out.append(str(error))
             progress.advance(1)
     return left_out
 

@@ -1,4 +1,4 @@
-"""Search for the best student of a teacher without training: what ``tools/search.py`` runs."""
+"""Search for the best student of a teacher without training: what ``vfd search`` runs."""
 
 from vfd.offline.search.run import SearchResult, search, verify_search
 

@@ -14,8 +14,6 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from vfd.errors import UserError
-from vfd.offline.label import owner
-from vfd.offline.mine import rank_and_world_size
 from vfd.offline.search.judge import Candidate, Judge
 from vfd.offline.search.prepare import Prepared, prepare, read_config
 from vfd.offline.search.ranking import rank as ranked
@@ -23,6 +21,7 @@ from vfd.offline.search.record import ScoreRecord, StoredScores, record_path, re
 from vfd.offline.search.report import correlation_rows, failure_lines, print_report, ranking_json
 from vfd.offline.search.shown import Shown
 from vfd.offline.search.winner import winner_config
+from vfd.offline.step import Step
 from vfd.stores import Progress, atomic_write
 from vfd.visualization.pareto import draw_pareto
 from vfd.visualization.theme import LIGHT
@@ -74,25 +73,25 @@ def search(
         UserError: the settings contradict each other, nothing is left within the limits, no candidate can be scored.
     """
     cfg = read_config(config, options)
-    rank, world_size = rank_and_world_size(launcher)
+    step = Step.launched('scoring students', launcher)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
         parts = prepare(cfg, work_dir)
-        if world_size > 1 and (not parts.planned or parts.settings.times):
+        if step.world_size > 1 and (not parts.planned or parts.settings.times):
             raise UserError(
                 'ranks share the candidates of vfd.Exhaustive and vfd.RandomSearch, without latencies: evolution goes '
                 'from one candidate to the next, and a latency is that of one undisturbed process. Leave --launcher '
                 'out.'
             )
         scorer = parts.scorer()
-        path = record_path(parts.folder, rank, world_size)
+        path = record_path(parts.folder, step.rank, step.world_size)
         with ScoreRecord(path, parts.fingerprint) as record:
             print(parts.described())
             judge = Judge(parts.space, scorer, parts.settings, record)
             begun = time.perf_counter()
-            finished = _score(parts, judge, record, rank, world_size)
+            finished = _score(parts, judge, record, step)
             seconds = time.perf_counter() - begun
         if not finished:
-            print(f'rank {rank} is done; the rank that ends last writes the ranking')
+            print(f'rank {step.rank} is done; the rank that ends last writes the ranking')
             return None
         result = _result(parts, judge, seconds, {'record': path})
         _write(result, parts)
@@ -130,11 +129,11 @@ def verify_search(
     return faults
 
 
-def _score(parts: Prepared, judge: Judge, record: ScoreRecord, rank: int, world_size: int) -> bool:
+def _score(parts: Prepared, judge: Judge, record: ScoreRecord, step: Step) -> bool:
     """Score what is this rank's to score; whether everything is scored."""
     known = {name for name, entry in record.entries.items() if 'scores' in entry}
     if not parts.planned:
-        with Shown(parts.searcher.total(parts.space), known, parts.settings.seeds) as shown:
+        with Shown(step, parts.searcher.total(parts.space), known, parts.settings.seeds) as shown:
 
             def evaluate(candidate: str) -> float:
                 score = judge.evaluate(candidate)
@@ -144,8 +143,8 @@ def _score(parts: Prepared, judge: Judge, record: ScoreRecord, rank: int, world_
             _walk(parts, judge, evaluate)
         return True
     plan = _plan(parts, judge)
-    share = [one for one in plan if owner(parts.space.graph_key(one), world_size) == rank]
-    with Shown(len(share), known.intersection(share), parts.settings.seeds) as shown:
+    share = [one for one in plan if step.owns(parts.space.graph_key(one))]
+    with Shown(step, len(share), known.intersection(share), parts.settings.seeds) as shown:
         for one in share:
             judge.evaluate(one)
             shown.count(one)

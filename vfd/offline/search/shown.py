@@ -6,9 +6,9 @@ import time
 from collections.abc import Collection
 from types import TracebackType
 
-from vfd.stores import Plan, Progress
+from vfd.offline.step import Step
+from vfd.stores import Progress
 
-TITLE = 'scoring students'
 SEED_BYTES = 200  # of a candidate's line in the record, about
 
 
@@ -16,13 +16,14 @@ class Shown:
     """A plan as soon as the first candidate has told how long one takes, then the progress.
 
     Args:
+        step: of the search.
         total: candidates that will be asked for.
         known: those of them whose scores an earlier run has stored.
         seeds: scores a candidate.
     """
 
-    def __init__(self, total: int, known: Collection[str], seeds: int) -> None:
-        self.total, self.known, self.seeds = total, set(known), seeds
+    def __init__(self, step: Step, total: int, known: Collection[str], seeds: int) -> None:
+        self.step, self.total, self.known, self.seeds = step, total, set(known), seeds
         self.done = min(len(self.known), total)
         self._progress: Progress | None = None
         self._begin = time.perf_counter()
@@ -33,13 +34,11 @@ class Shown:
             self.known.discard(candidate)
             return
         if self._progress is None:
-            self._print_plan(time.perf_counter() - self._begin)
-            self._progress = Progress(TITLE, self.total, self.done)
-            self._progress.__enter__()
+            self._progress = self._start(time.perf_counter() - self._begin).__enter__()
         self._progress.advance(1)
 
-    def _print_plan(self, seconds: float | None) -> None:
-        print(Plan(TITLE, self.total, self.done, SEED_BYTES * self.seeds, seconds), flush=True)
+    def _start(self, seconds: float | None) -> Progress:
+        return self.step.run(self.total, self.done, SEED_BYTES * self.seeds, seconds)
 
     def __enter__(self) -> Shown:
         return self
@@ -50,4 +49,4 @@ class Shown:
         if self._progress is not None:
             self._progress.__exit__(kind, error, trace)
         elif kind is None:
-            self._print_plan(None)
+            self._start(None)

@@ -13,7 +13,7 @@ _OF_TRAINING = ('loss', 'train_cfg', 'with_cp', 'data_preprocessor', 'init_cfg')
 
 
 def winner_config(cfg: Config, student: dict[str, Any]) -> str:
-    """The search's config with the winner as its student: a whole config that ``tools/train.py`` runs.
+    """The search's config with the winner as its student: a whole config that ``vfd train`` runs.
 
     Args:
         cfg: the config that was searched with, options merged.
@@ -29,4 +29,4 @@ def winner_config(cfg: Config, student: dict[str, Any]) -> str:
         for name, value in content.items()
         if name in TOP_LEVEL_KEYS and name not in ('search', 'work_dir')
     }
-    return f'# The winner of a search, with its teacher: python tools/train.py <this file>\n{Config(kept).pretty_text}'
+    return f'# The winner of a search, with its teacher: vfd train <this file>\n{Config(kept).pretty_text}'
