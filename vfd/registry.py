@@ -5,6 +5,9 @@ at the first look-up, so importing this module stays cheap. Importing it also ma
 the installed torch (:func:`vfd.compat.install`), whatever is imported first.
 """
 
+from importlib.util import find_spec
+from typing import Any
+
 from vfd import compat
 
 compat.install()
@@ -20,11 +23,25 @@ _ROOMS = [
     'vfd.evaluation',
     'vfd.visualization',
 ]
+if find_spec('mmpretrain') is not None:  # an optional package, and slow to import
+    _ROOMS.append('vfd.backbones.vit_classifier')
+
+
+class _Registry(_root.Registry):
+    """mmengine's registry, which imports the rooms only for a name that is not registered yet.
+
+    An exported detector that needs ``vfd.backbones`` runs without the teachers and methods.
+    """
+
+    def get(self, key: str) -> Any:
+        """The class behind a name, with or without scope; None where nobody registers it."""
+        found = self._module_dict.get(key.removeprefix('vfd.'))
+        return super().get(key) if found is None else found
 
 
 def _child(parent: _root.Registry) -> _root.Registry:
     """The ``vfd`` child of one of mmengine's root registries."""
-    return _root.Registry(parent.name, parent=parent, scope='vfd', locations=_ROOMS)
+    return _Registry(parent.name, parent=parent, scope='vfd', locations=_ROOMS)
 
 
 RUNNERS = _child(_root.RUNNERS)

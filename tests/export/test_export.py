@@ -339,6 +339,7 @@ def test_images_are_normalised_alike_under_every_preprocessor(tmp_path, kind):
         pipeline=[{'type': 'LoadImageFromFile'}, {'type': 'PackInputs'}],
         preprocessor=MODELS.build(dict(type=f'mmpretrain.{kind}', mean=mean, std=std, to_rgb=True)),
         image_size=None,
+        is_detector=False,
         scope='mmpretrain',
     )
     batch, names = real_images(Config(), student, tmp_path)

@@ -37,7 +37,7 @@ TOP_LEVEL_KEYS = {
     *(name for name in inspect.signature(Runner.__init__).parameters if name not in ('self', 'cfg')),
     'model_wrapper_cfg', 'sync_bn', 'find_unused_parameters', 'activation_checkpointing', 'efficient_conv_bn_eval',
     'compile', 'runner_type', 'strategy', 'custom_imports', 'tta_model', 'tta_pipeline', 'strict_data', 'baseline',
-    'search',
+    'search', 'example_inputs',
 }  # fmt: skip
 
 # In which registry the `type` of a part is looked up: top-level parts, then parts of parts.

@@ -6,14 +6,14 @@ import argparse
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vfd.errors import UserError
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-    from vfd.export import Certificate
+    from vfd.export import Certificate, LiveStudent
 
 
 def export(
@@ -34,7 +34,8 @@ def export(
         checkpoint: what training wrote.
         target: ``timm``, ``mmpretrain``, ``mmdet``, ``mmseg``, ``hf``, ``safetensors``, ``onnx`` or ``torchscript``.
         out: folder for exports; default ``export`` beside the checkpoint.
-        images: folder or files to compare on; default: the first 8 of the config's test data set.
+        images: folder or files to compare on; default: the first 8 (of a detector 4) of the config's test data set.
+            A config with ``example_inputs``, see `vfd.export.example_inputs`, takes none.
         tolerance: largest error allowed, as a fraction of the largest output (at least of 1); default: the
             target's.
         part: ``model`` or ``backbone``; default: the model where it has heads and the target can build it, else the
@@ -52,7 +53,7 @@ def export(
 
     from vfd.apis.config import load_config
     from vfd.checkpoints import file_sha256
-    from vfd.export import choose_part, compare, live_student, load_target, real_images, staging_folder
+    from vfd.export import choose_part, compare, live_student, load_target, staging_folder
     from vfd.export.certificate import FILE_NAME, certify
 
     form = load_target(target)
@@ -61,23 +62,53 @@ def export(
     if reason:
         print_log(f'exporting the backbone: {reason}', logger='current')
     output = form.output(student)
-    batch, names = real_images(loaded, student, images)
+    batch, names, others = _inputs(loaded, student, target, images)
     allowed = form.TOLERANCE if tolerance is None else tolerance
     final = Path(out if out is not None else Path(checkpoint).parent / 'export') / target
     with staging_folder(final) as folder:
         artefact = form.write(student, folder, batch)
-        parity = compare(output.ask, form.reload(artefact, student), batch, allowed)
+        batches = others or getattr(form, 'batches', _two_batches)(artefact, student, batch)
+        parity = compare(output, form.reload(artefact, student), batches, allowed)
         place = final / artefact.name
         snippet = form.snippet(place, student)
         certificate = certify(
             target, place, student, output.meaning, loaded, parity, allowed, batch, names, snippet
         )
         form.annotate(artefact, certificate.text())
-        compare(output.ask, form.reload(artefact, student), batch, allowed)  # as the user gets it
+        compare(output, form.reload(artefact, student), batches[:1], allowed)  # as the user gets it
         files = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
         certificate = dataclasses.replace(certificate, files=files)
         (folder / FILE_NAME).write_text(certificate.text() + '\n', encoding='utf-8')
     return certificate
+
+
+def _inputs(
+    config: Config, student: LiveStudent, target: str, images: Any
+) -> tuple[Any, list[str], list[Any]]:
+    """What is exported with, its names, and all that is compared where that is not a matter of the target."""
+    from vfd.export import real_images
+    from vfd.export.example_inputs import example_inputs
+    from vfd.export.target import ANY_INPUT
+
+    spec = config.get('example_inputs')
+    if not spec:
+        batch, names = real_images(config, student, images)
+        return batch, names, []
+    if images is not None:
+        raise UserError('the config has example_inputs, which stand for images: leave --images out')
+    if target not in ANY_INPUT:
+        raise UserError(
+            f'--to {target} is for students that read images, and the config has example_inputs; take one of '
+            f'{", ".join(ANY_INPUT)}'
+        )
+    first, second = example_inputs(spec), example_inputs(spec, seed=1)
+    return first, ['example_inputs'], [first, second]
+
+
+def _two_batches(artefact: Path, student: LiveStudent, batch: Any) -> list[Any]:
+    from vfd.export.parity import two_batches
+
+    return two_batches(batch)
 
 
 def export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +130,7 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
         '--images',
         nargs='+',
         metavar='PATH',
-        help='folder or files to compare on; default: the first 8 images of the test data set',
+        help='folder or files to compare on; default: the first 8 images of the test data set, of a detector 4',
     )
     parser.add_argument(
         '--tolerance',
@@ -131,11 +162,17 @@ def print_certificate(certificate: Certificate) -> None:
         'left out': ', '.join(certificate.dropped) or 'nothing',
         'student': '{network}, {parameters:,} parameters'.format(**certificate.student),
         'teacher': str(teacher.get('source', teacher)) if isinstance(teacher, dict) else str(teacher),
-        'compared on': f'{len(certificate.images)} images, batch sizes {certificate.batch_sizes}',
+        'compared on': f'{", ".join(certificate.images)}, shapes {certificate.input_shapes}',
         'largest error': f'{certificate.max_error:.3g} (allowed {certificate.limit:.3g})',
         'mean error': f'{certificate.mean_error:.3g}',
-        'input': '{size} {channel_order}, mean {mean}, std {std}'.format(**certificate.preprocessing),
     }
+    for name, errors in certificate.outputs.items():
+        rows[f'error of {name}'] = '{max_error:.3g} (allowed {limit:.3g})'.format(**errors)
+    described = certificate.preprocessing
+    if 'mean' in described:
+        rows['input'] = '{size} {channel_order}, mean {mean}, std {std}'.format(**described)
+    else:
+        rows['input'] = ', '.join(f'{name} {shape}' for name, shape in described['inputs'].items())
     table = Table(title=f'exported to {certificate.target}', show_header=False, title_justify='left')
     for name, value in rows.items():
         table.add_row(name, escape(value))

@@ -95,12 +95,21 @@ class ImageClassificationInferencer:
         return Prediction(np.ascontiguousarray(read_image(image)[..., ::-1]), names, best.values.tolist())
 
 
-def _exported(folder: Path) -> tuple[Callable[[str | Path], Tensor], list[str] | None]:
-    """A function from image file to logits (C,), and the class names."""
+def read_certificate(folder: Path) -> dict[str, Any]:
+    """What an export wrote about itself.
+
+    Raises:
+        MissingFileError: the folder is no export.
+    """
     path = folder / 'certificate.json'
     if not path.is_file():
         raise MissingFileError(f'{folder} has no certificate.json, so it is no export of vfd')
-    certificate = json.loads(path.read_text(encoding='utf-8'))
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
+def _exported(folder: Path) -> tuple[Callable[[str | Path], Tensor], list[str] | None]:
+    """A function from image file to logits (C,), and the class names."""
+    certificate = read_certificate(folder)
     artefact, target = folder / certificate['artefact'], certificate['target']
     if target not in _NETWORKS:
         raise UserError(f'{folder} is an export to {target}; this reads {", ".join(_NETWORKS)}')

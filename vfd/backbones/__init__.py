@@ -1,9 +1,10 @@
 """Student networks on timm's: masked transformers, and backbones for detection and segmentation."""
 
-from importlib.util import find_spec
+from typing import Any
 
 from vfd.backbones.beit_pyramid import BEiTPyramid
 from vfd.backbones.cifar_resnet import CifarResNet
+from vfd.backbones.dist_token_vit import DistTokenViT
 from vfd.backbones.masked_autoencoder import MaskedAutoencoder
 from vfd.backbones.masked_pixels import check_masked_student, predict_images, random_mask
 from vfd.backbones.masked_vit import MaskedViT
@@ -20,6 +21,7 @@ from vfd.backbones.vitdet import ViTDet
 __all__ = [
     'BEiTPyramid',
     'CifarResNet',
+    'DistTokenViT',
     'MaskedAutoencoder',
     'MaskedViT',
     'NASBench201Network',
@@ -29,6 +31,7 @@ __all__ = [
     'RegisterCLIP',
     'RegisterViT',
     'SimpleFeaturePyramid',
+    'ViTClassifier',
     'ViTDet',
     'check_mask_ratio',
     'check_masked_student',
@@ -39,7 +42,11 @@ __all__ = [
     'sincos_position_table',
 ]
 
-if find_spec('mmpretrain') is not None:  # an optional package; configs for it name it as their scope
+
+def __getattr__(name: str) -> Any:
+    """``ViTClassifier`` is imported where it is used: its base class brings all of mmpretrain."""
+    if name != 'ViTClassifier':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     from vfd.backbones.vit_classifier import ViTClassifier
 
-    __all__ += ['ViTClassifier']
+    return ViTClassifier

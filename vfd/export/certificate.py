@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 
 import vfd
+from vfd.export.example_inputs import named_inputs
 from vfd.export.parity import Parity
 from vfd.export.student import LiveStudent
 from vfd.export.timm_form import timm_form
@@ -38,8 +39,11 @@ class Certificate:
         limit: ``max_error`` allowed: ``tolerance`` times the largest output (at least 1).
         tolerance: as given or the target's default.
         batch_sizes: compared at.
+        input_shapes: of each batch.
+        outputs: of a detector the largest and mean error and the limit of boxes, scores, labels and masks apart.
         images: names of the images that were compared.
-        preprocessing: how an image becomes the input: size, mean and std of pixels in 0..255, channel order.
+        preprocessing: how an image becomes the input: size, mean and std of pixels in 0..255, channel order; of other
+            inputs their names, shapes and types. Of a detector ``any_size`` says whether other sizes were compared.
         classes: class names, if the checkpoint knows them.
         student: network, number of parameters and, for timm, the arguments of ``create_model``.
         checkpoint: name and SHA-256 of the source, and what was loaded from it.
@@ -60,6 +64,8 @@ class Certificate:
     limit: float
     tolerance: float
     batch_sizes: list[int]
+    input_shapes: list[list[int]]
+    outputs: dict[str, dict[str, float]]
     images: list[str]
     preprocessing: dict[str, Any]
     classes: list[str] | None
@@ -85,7 +91,7 @@ def certify(
     config: Config,
     parity: Parity,
     tolerance: float,
-    images: torch.Tensor,
+    inputs: Any,
     names: list[str],
     snippet: str,
 ) -> Certificate:
@@ -102,8 +108,10 @@ def certify(
         limit=parity.limit,
         tolerance=tolerance,
         batch_sizes=parity.batch_sizes,
+        input_shapes=parity.input_shapes,
+        outputs=parity.outputs,
         images=names,
-        preprocessing=preprocessing(student, images),
+        preprocessing=preprocessing(student, inputs, parity),
         classes=student.classes,
         student=_network(target, student),
         checkpoint={
@@ -138,15 +146,25 @@ def network_name(student: LiveStudent) -> str:
     return str(part.get('model_name') or part['type'])
 
 
-def preprocessing(student: LiveStudent, images: torch.Tensor) -> dict[str, Any]:
-    """How an image becomes the exported network's input."""
+def preprocessing(student: LiveStudent, inputs: Any, parity: Parity) -> dict[str, Any]:
+    """How an image becomes the exported network's input, or what other inputs are."""
+    if student.preprocessor is None:
+        tensors = named_inputs(inputs).items()
+        shapes = {name: [*tensor.shape, str(tensor.dtype).removeprefix('torch.')] for name, tensor in tensors}
+        return {'input': 'tensors as they are', 'inputs': shapes}
     normalization = student.normalization
+    detector = (
+        {'any_size': len({tuple(shape[2:]) for shape in parity.input_shapes}) > 1}
+        if student.is_detector
+        else {}
+    )
     return {
         'input': '(pixel - mean) / std for pixels in 0..255, float32, (batch, channel, height, width)',
-        'size': list(images.shape[1:]),
+        'size': list(inputs.shape[1:]),
         'mean': [_decimal(value) for value in normalization.mean],
         'std': [_decimal(value) for value in normalization.std],
         'channel_order': 'RGB' if normalization.rgb else 'BGR',
+        **detector,
     }
 
 

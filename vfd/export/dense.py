@@ -1,4 +1,4 @@
-"""mmdet and mmseg: a config and a checkpoint of the backbone alone."""
+"""mmdet and mmseg: a config and a checkpoint, of the whole detector or segmentor or of the backbone alone."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from torch import Tensor
 
 from vfd.compat.packages import require
 from vfd.errors import UserError
+from vfd.export.detections import is_detector, is_segmentor
 from vfd.export.forms import MMForm
 from vfd.export.mm_form import is_plain, mm_form
 from vfd.export.mmpretrain import annotate
 from vfd.export.student import Answer, LiveStudent, Output
 from vfd.export.timm_form import OTHERS
+from vfd.export.whole_model import CONFIG_NAME, model_config, reload_model, snippet, write_model
 
-CONFIG_NAME = 'student.py'
 # What a config has to import before another package's registry finds a class of this scope.
 _IMPORTS = {
     'mmpretrain': 'mmpretrain.models',
-    'vfd': 'vfd.registry',
+    'vfd': 'vfd.backbones',
     'mmdet': 'mmdet.models',
     'mmseg': 'mmseg.models',
 }
 
 
 class DenseTarget:
-    """The target of one package. Its backbones answer with feature maps.
+    """The target of one package. Its models answer with boxes or class maps, its backbones with feature maps.
 
-    A plain vision transformer becomes mmpretrain's; any other backbone stays the class that it is, and the config says
-    with ``custom_imports`` which package has it.
+    As a backbone a plain vision transformer becomes mmpretrain's; any other backbone stays the class that it is, and
+    the config says with ``custom_imports`` which package has it.
 
     Args:
         package: ``mmdet`` or ``mmseg``.
@@ -49,18 +50,26 @@ class DenseTarget:
         self.package = package
 
     def check(self, student: LiveStudent) -> None:
-        """Only backbones, and only where the package is installed."""
+        """Models of the package and backbones, and only where the package is installed."""
         require(self.package)
-        if student.part != 'backbone':
-            raise UserError(f'{self.package} takes the backbone of a student.')
-        self._form(student)
+        if student.part == 'backbone':
+            self._form(student)
+            return
+        kind = {'mmdet': is_detector, 'mmseg': is_segmentor}[self.package]
+        if not kind(student.model):
+            raise UserError(
+                f'{self.package} takes the backbone of this student: as a whole it is no model of {self.package}.'
+            )
+        model_config(student, self.package)
 
     def output(self, student: LiveStudent) -> Output:
-        """The maps."""
-        return self._form(student).output
+        """Boxes or class maps of a model, maps of a backbone."""
+        return student.output if student.part == 'model' else self._form(student).output
 
     def write(self, student: LiveStudent, folder: Path, images: Tensor) -> Path:
-        """Write ``student.py`` with ``backbone``, and ``student.pth``."""
+        """Write ``student.py`` with ``model`` or ``backbone``, and ``student.pth``."""
+        if student.part == 'model':
+            return write_model(student, self.package, folder)
         form = self._form(student)
         scope = form.config['type'].partition('.')[0]
         content: dict[str, Any] = {}
@@ -79,7 +88,9 @@ class DenseTarget:
         return path
 
     def reload(self, artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
-        """Let the package build the backbone from the written config."""
+        """Let the package build model or backbone from the written config."""
+        if student.part == 'model':
+            return reload_model(artefact, student, self.package)
         registry = importlib.import_module(f'{self.package}.registry').MODELS
         with contextlib.redirect_stdout(io.StringIO()):  # mmengine prints the path of the temporary folder
             model = registry.build(Config.fromfile(artefact.with_name(CONFIG_NAME)).backbone)
@@ -89,6 +100,8 @@ class DenseTarget:
 
     def snippet(self, artefact: Path, student: LiveStudent) -> str:
         """The lines that load it."""
+        if student.part == 'model':
+            return snippet(artefact, self.package)
         return (
             f'from {self.package}.registry import MODELS\n'
             'from mmengine.config import Config\n'

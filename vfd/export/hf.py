@@ -6,17 +6,16 @@ timm reads it (``local-dir:``), and for classifiers so does
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import timm
-from timm.models._hub import save_config_for_hf
 from torch import Tensor
 
 from vfd.export.student import Answer, LiveStudent, Output
-from vfd.export.tensors import annotate_tensors, write_tensors
+from vfd.export.tensors import annotate_tensors
+from vfd.export.timm_folder import write_timm_folder
 from vfd.export.timm_form import timm_form
 
 TOLERANCE = 1e-6
@@ -34,21 +33,7 @@ def output(student: LiveStudent) -> Output:
 
 def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
     """Write weights and configuration; the artefact is the weight file, the folder is what is loaded."""
-    form = timm_form(student)
-    path = folder / 'model.safetensors'
-    write_tensors(form.network.state_dict(), path)
-    mean = tuple(value / 255 for value in student.normalization.mean)
-    std = tuple(value / 255 for value in student.normalization.std)
-    config: dict = {'pretrained_cfg': {'mean': mean, 'std': std, 'input_size': tuple(images.shape[1:])}}
-    if student.classes:
-        config['label_names'] = student.classes
-    config_path = folder / 'config.json'
-    save_config_for_hf(form.network, str(config_path), model_config=config, model_args=form.args)
-    written = json.loads(config_path.read_text())
-    if student.part == 'model':  # transformers takes the number from the top level, once
-        written.get('model_args', {}).pop('num_classes', None)
-    config_path.write_text(json.dumps(written, indent=2) + '\n', encoding='utf-8')
-    return path
+    return write_timm_folder(student, folder, images)
 
 
 def annotate(artefact: Path, text: str) -> None:

@@ -24,7 +24,7 @@ def real_images(
     config: Config,
     student: LiveStudent,
     images: str | Path | Iterable[str | Path] | None = None,
-    limit: int = 8,
+    limit: int | None = None,
 ) -> tuple[Tensor, list[str]]:
     """A batch of real images as the student sees them.
 
@@ -33,7 +33,7 @@ def real_images(
             none are named.
         student: its data preprocessor normalises; a backbone of one image size gets images of that size.
         images: a folder, a file or files; default: the first images of the data set.
-        limit: how many are taken.
+        limit: how many are taken; default 8, of a detector 4.
 
     Returns:
         Images (B, 3, H, W), normalised, and their B names.
@@ -41,6 +41,7 @@ def real_images(
     Raises:
         UserError: no pipeline, no data set, or no readable image.
     """
+    limit = limit or (4 if student.is_detector else 8)  # masks are large
     with DefaultScope.overwrite_default_scope(student.scope):
         samples = _from_dataset(config) if images is None else _from_files(student, _files(images))
         chosen: list[dict[str, Any]] = []
@@ -54,6 +55,7 @@ def real_images(
         raise UserError(
             'the data set of the config holds no readable image to compare on; name some with --images'
         )
+    assert student.preprocessor is not None, 'images come with a preprocessor'
     with torch.no_grad():
         prepared = [
             student.preprocessor(_batch_of_one(sample, student), False)['inputs'][0].float()

@@ -1,29 +1,40 @@
-"""ONNX: ``student.onnx`` with a free batch size, checked in onnxruntime.
+"""ONNX: ``student.onnx``, checked in onnxruntime.
 
-Input ``images`` (B, C, H, W), float32, already normalised: the file's metadata (``vfd``) holds size, mean,
-std and channel order. Output ``outputs``, (B, C) logits for classifiers; ``map_0``, ``map_1`` ... for several maps.
+Input ``images`` (B, C, H, W), float32, already normalised: the file's metadata hold size, mean, std, channel order and
+class names. Output ``outputs`` with a free batch size: (B, C) logits of classifiers, (B, C, h, w) of segmentors;
+``map_0``, ``map_1`` ... where there are several. Detectors: see `vfd.export.onnx_detector`. Students without images
+have the inputs that `vfd.export.example_inputs` names, of fixed shapes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models.vision_transformer_sam import Attention as SAMAttention
-from torch import Tensor, nn
+from torch import Tensor
 
 from vfd.errors import MissingPackageError, UserError
+from vfd.export.detector_graph import detector_graph
+from vfd.export.example_inputs import named_inputs
+from vfd.export.onnx_detector import (
+    INPUT,
+    detector_batches,
+    detector_session,
+    quiet,
+    session,
+    write_detector,
+    written_out,
+)
+from vfd.export.parity import two_batches
 from vfd.export.student import Answer, LiveStudent, Output, Outputs
 from vfd.export.timm_classifier import traceable
 
 TOLERANCE = 1e-4
-INPUT, OUTPUT = 'images', 'outputs'
+OUTPUT = 'outputs'
 _LARGEST_FILE = 2**31 - 2**20  # a protobuf message ends at 2 GiB
 
 
@@ -39,6 +50,8 @@ def check(student: LiveStudent) -> None:
         raise UserError(
             f'the weights take {size / 1e9:.1f} GB, an ONNX file at most 2 GB; use --to torchscript'
         )
+    if student.is_detector:
+        detector_graph(student.model)
 
 
 def output(student: LiveStudent) -> Output:
@@ -46,64 +59,78 @@ def output(student: LiveStudent) -> Output:
     return student.output
 
 
-def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
-    """Export the graph that torch.export captures."""
+def write(student: LiveStudent, folder: Path, images: Any) -> Path:
+    """Export the graph that torch.export captures, of a detector the one that is traced."""
     path = folder / 'student.onnx'
-    example = images if len(images) > 1 else images.repeat(2, 1, 1, 1)  # one image would fix the batch size
-    network, answer = traceable(student), student(example)
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), torch.no_grad(), _written_out(network):
-            warnings.simplefilter('ignore')
+    if student.is_detector:
+        write_detector(student, path, images)
+        return path
+    if isinstance(images, Tensor) and student.preprocessor is not None:
+        # one image would fix the batch size
+        example = {INPUT: images if len(images) > 1 else images.repeat(2, 1, 1, 1)}
+        shapes: Any = {'inputs': ({0: torch.export.Dim('batch')},)}
+        answer = student(example[INPUT])
+    else:
+        example, shapes, answer = named_inputs(images), None, student(images)
+    network = traceable(student)
+    names = tuple(example) if isinstance(images, dict) else None
+    with quiet(), torch.no_grad(), written_out(network):
+        try:
             torch.onnx.export(
-                Outputs(network).eval(),
-                (example,),
+                Outputs(network, names).eval(),
+                tuple(example.values()),
                 str(path),
                 dynamo=True,
                 verbose=False,
                 external_data=False,
-                dynamic_shapes={'images': {0: torch.export.Dim('batch')}},
-                input_names=[INPUT],
+                dynamic_shapes=shapes,
+                input_names=list(example),
                 output_names=_names(answer),
             )
-    except Exception as error:  # the exporter raises whatever the model's code meets
-        raise UserError(
-            f'torch cannot export this network to ONNX: {_reason(error)}. Use --to torchscript.'
-        ) from error
-    finally:
-        logging.disable(level)
+        except Exception as error:  # the exporter raises whatever the model's code meets
+            raise UserError(
+                f'torch cannot export this network to ONNX: {_reason(error)}. Use --to torchscript.'
+            ) from error
     return path
 
 
+def batches(artefact: Path, student: LiveStudent, images: Any) -> list[Any]:
+    """What is compared: two batch sizes, of a detector whose file takes any image size two image sizes."""
+    return detector_batches(artefact, images) if student.is_detector else two_batches(images)
+
+
 def annotate(artefact: Path, text: str) -> None:
-    """Into the file's ``metadata_props``, under ``vfd``."""
+    """Into the file's ``metadata_props``: all under ``vfd``, and what an image needs under keys of their own."""
     import onnx
 
     model = onnx.load(str(artefact))
     own = {entry.key: entry.value for entry in model.metadata_props}
+    report = json.loads(text)
+    plain = report['preprocessing'] | {'classes': report['classes']}
+    keys = {'size': 'input_size', 'mean': 'mean', 'std': 'std', 'channel_order': 'channel_order'}
+    keys |= {'classes': 'classes'}
+    own |= {key: json.dumps(plain[name]) for name, key in keys.items() if plain.get(name) is not None}
     onnx.helper.set_model_props(model, own | {'vfd': text})
     onnx.save(model, str(artefact))
 
 
-def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
+def reload(artefact: Path, student: LiveStudent) -> Callable[[Any], Answer]:
     """Run the file in onnxruntime on the CPU."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    session: Any = onnxruntime.InferenceSession(str(artefact), options, providers=['CPUExecutionProvider'])
-    return lambda images: tuple(map(torch.from_numpy, session.run(None, {INPUT: images.numpy()})))
+    if student.is_detector:
+        return detector_session(artefact)
+    run = session(artefact)
+    return lambda inputs: run(named_inputs(inputs, INPUT if student.preprocessor is not None else 'inputs'))
 
 
 def snippet(artefact: Path, student: LiveStudent) -> str:
     """The lines that run it."""
-    return (
-        'import onnxruntime\n'
-        f"session = onnxruntime.InferenceSession('{artefact}')\n"
-        f"outputs = session.run(None, {{'{INPUT}': images}})  # images: float32, normalised"
-    )
+    load = f"import onnxruntime\nsession = onnxruntime.InferenceSession('{artefact}')\n"
+    if student.preprocessor is None:
+        return f'{load}outputs = session.run(None, inputs)  # inputs: arrays by name, session.get_inputs()'
+    if student.is_detector:
+        names = 'boxes, scores, labels' + (', masks' if getattr(student.model, 'with_mask', False) else '')
+        return f"{load}{names} = session.run(None, {{'{INPUT}': images}})  # one image, float32, normalised"
+    return f"{load}outputs = session.run(None, {{'{INPUT}': images}})  # images: float32, normalised"
 
 
 def _names(answer: Answer) -> list[str]:
@@ -111,19 +138,6 @@ def _names(answer: Answer) -> list[str]:
     if isinstance(answer, Tensor) or len(answer) == 1:
         return [OUTPUT]
     return [f'map_{index}' for index in range(len(answer))]
-
-
-@contextlib.contextmanager
-def _written_out(model: nn.Module) -> Iterator[None]:
-    """The attention of timm's SAM blocks folds heads into the batch; fused, the exporter knows no such attention."""
-    fused = [part for part in model.modules() if isinstance(part, SAMAttention) and part.fused_attn]
-    try:
-        for part in fused:
-            part.__dict__['fused_attn'] = False
-        yield
-    finally:
-        for part in fused:
-            part.__dict__['fused_attn'] = True
 
 
 def _reason(error: BaseException) -> str:

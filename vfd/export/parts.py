@@ -11,7 +11,9 @@ from torch import nn
 from vfd.backbones import MaskedViT, RegisterBackbone
 from vfd.errors import MissingPackageError, UserError
 from vfd.evaluation.frozen import FrozenBackbone
-from vfd.export.student import LOGIT_MAPS, LiveStudent, parts_of
+from vfd.export.detections import MEANING as DETECTIONS
+from vfd.export.detections import is_detector, is_segmentor
+from vfd.export.student import LOGIT_MAPS, OUTPUTS, LiveStudent, parts_of
 from vfd.export.target import Target
 from vfd.export.timm_encoder import REGISTER_MAP, TOKENS, classifier_backbone
 
@@ -73,11 +75,11 @@ def take(student: LiveStudent, part: str) -> LiveStudent:
             raise UserError('the student is a masked autoencoder: its encoder is what leaves')
         if registers:
             raise UserError('the student is a backbone, which has no head')
-        if _is_detector(student.model):
-            raise UserError(
-                'the student is a detector, which answers with boxes: its backbone is what leaves'
-            )
-        meaning = LOGIT_MAPS if hasattr(student.model, 'decode_head') else student.meaning
+        if is_detector(student.model):
+            return dataclasses.replace(student, meaning=DETECTIONS)  # takes images of any size
+        meaning = LOGIT_MAPS if is_segmentor(student.model) else student.meaning
+        if student.preprocessor is None:
+            meaning = OUTPUTS
         size = _image_size(getattr(student.model, 'backbone', None))
         return dataclasses.replace(student, meaning=meaning, image_size=size)
     if encoder or registers:
@@ -127,11 +129,3 @@ def _package(module: nn.Module, scope: str) -> str:
     """The registry scope of a class: that of the package that defines it."""
     package = type(module).__module__.split('.')[0]
     return package if package in ('mmpretrain', 'mmdet', 'mmseg', 'vfd') else scope
-
-
-def _is_detector(model: nn.Module) -> bool:
-    """Whether it is one of mmdet, told without importing mmdet."""
-    return any(
-        kind.__name__ == 'BaseDetector' and kind.__module__.startswith('mmdet.')
-        for kind in type(model).__mro__
-    )

@@ -36,7 +36,7 @@ def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
     model = student.rebuild()
     load_into(model, load_state(artefact))
     model.eval()  # of OpenMMLab's backbones this returns None
-    return model
+    return student.asking(model)
 
 
 def snippet(artefact: Path, student: LiveStudent) -> str:

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from vfd.checkpoints import LoadReport, StateFile, load_into, load_state
 from vfd.errors import UserError
+from vfd.export.detections import NAMES as DETECTION_NAMES
+from vfd.export.detections import detect, is_detector
+from vfd.export.example_inputs import call
 from vfd.registry import MODELS
 from vfd.teachers.normalization import Normalization
 
@@ -29,7 +32,8 @@ DATA_LOADERS = ('test_dataloader', 'val_dataloader', 'train_dataloader')
 
 Answer = Tensor | tuple[Tensor, ...]
 LOGITS = 'logits (B, classes)'
-LOGIT_MAPS = 'logits (B, classes, h, w)'
+LOGIT_MAPS = 'logits (B, classes, h, w), before they are resized to the image: its classes are their argmax'
+OUTPUTS = 'what the network answers in its "tensor" mode'
 
 
 @dataclass
@@ -37,12 +41,15 @@ class Output:
     """What an export answers, and who says what is right.
 
     Attributes:
-        ask: the live student: normalised images (B, 3, H, W) to one tensor or several.
+        ask: the live student: normalised images (B, 3, H, W), or the inputs of `vfd.export.example_inputs`, to one
+            tensor or several.
         meaning: what the tensors are, in words.
+        names: of the tensors, which are then compared each with its own limit.
     """
 
-    ask: Callable[[Tensor], Answer]
+    ask: Callable[[Any], Answer]
     meaning: str
+    names: tuple[str, ...] = ()
 
 
 @dataclass
@@ -52,11 +59,12 @@ class LiveStudent:
     Attributes:
         model: the network on the CPU, in eval mode.
         config: of ``model``, without pretrained weights.
-        preprocessor: makes batches; what the student was trained with.
+        preprocessor: makes batches; what the student was trained with. None where ``example_inputs`` are given.
         preprocessor_config: of ``preprocessor``.
         scope: the registry scope of the config's nested types.
         pipeline: transforms of the config's test (else validation, else training) data set; empty without
             one.
+        training_config: all of it.
         state: the checkpoint.
         report: what was loaded from it.
         part: ``model``, or ``backbone`` for a network without heads.
@@ -68,10 +76,11 @@ class LiveStudent:
 
     model: nn.Module
     config: dict[str, Any]
-    preprocessor: nn.Module
+    preprocessor: nn.Module | None
     preprocessor_config: dict[str, Any]
     scope: str
     pipeline: list[dict[str, Any]]
+    training_config: Config
     state: StateFile
     report: LoadReport
     part: str = 'model'
@@ -80,15 +89,31 @@ class LiveStudent:
     dropped: dict[str, int] = field(default_factory=dict)
     timm: TimmForm | None = None
 
-    def __call__(self, images: Tensor) -> Answer:
-        """Normalised images (B, 3, H, W) to outputs, (B, C) logits for classifiers."""
-        with torch.no_grad():
-            return self.model(images)
+    def __call__(self, inputs: Any) -> Answer:
+        """Normalised images (B, 3, H, W) to outputs: (B, C) logits for classifiers; or `example_inputs` to outputs."""
+        return self.asking(self.model)(inputs)
+
+    def asking(self, model: nn.Module) -> Callable[[Any], Answer]:
+        """A network like this one as a function of its inputs."""
+        if self.is_detector:
+            return lambda images: detect(model, images)
+
+        def ask(inputs: Any) -> Answer:
+            with torch.no_grad():
+                return call(model, inputs)
+
+        return ask
+
+    @property
+    def is_detector(self) -> bool:
+        """Whether it answers with boxes."""
+        return self.part == 'model' and is_detector(self.model)
 
     @property
     def output(self) -> Output:
         """What an export of ``model`` as it is answers."""
-        return self.timm.output if self.timm else Output(self, self.meaning)
+        names = DETECTION_NAMES if self.is_detector else ()
+        return self.timm.output if self.timm else Output(self, self.meaning, names)
 
     def rebuild(self) -> nn.Module:
         """The same network again, with weights of its own."""
@@ -99,7 +124,8 @@ class LiveStudent:
 
     @property
     def normalization(self) -> Normalization:
-        """What the student's input looks like."""
+        """What the student's input images look like."""
+        assert self.preprocessor is not None, 'only images are normalised'
         own = Normalization.of_preprocessor(self.preprocessor)
         swaps = bool(getattr(self.preprocessor, 'channel_conversion', False))  # mmseg's name for it
         return dataclasses.replace(own, rgb=own.rgb or swaps)
@@ -107,20 +133,30 @@ class LiveStudent:
     @property
     def classes(self) -> list[str] | None:
         """Class names, where the checkpoint knows them."""
-        names = (self.state.meta.get('dataset_meta') or {}).get('classes')
+        meta = self.state.meta.get('dataset_meta') or {}
+        names = meta.get('classes', meta.get('CLASSES'))
         return list(map(str, names)) if names else None
 
 
 class Outputs(nn.Module):
-    """The student as a plain function of one argument, for tracing."""
+    """The student as a plain function of tensors, for tracing.
 
-    def __init__(self, model: nn.Module):
+    Args:
+        model: the network.
+        names: of a dict of inputs; None for one tensor or a tuple of tensors.
+    """
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...] | None = None):
         super().__init__()
         self.model = model
+        self.names = names
 
-    def forward(self, images: Tensor) -> Answer:
-        """Normalised images (B, 3, H, W) to outputs."""
-        answer = self.model(images)
+    def forward(self, *inputs: Tensor) -> Answer:
+        """Normalised images (B, 3, H, W), or each of the inputs, to outputs."""
+        if self.names is not None:
+            answer = self.model(dict(zip(self.names, inputs, strict=True)))
+        else:
+            answer = call(self.model, inputs if len(inputs) > 1 else inputs[0])
         return answer[0] if isinstance(answer, tuple) and len(answer) == 1 else answer
 
 
@@ -142,27 +178,29 @@ def live_student(config: Config, checkpoint: str | Path) -> LiveStudent:
         raise UserError(f'the config {config.filename or ""} has no "model": there is nothing to export')
     student_config = _without_pretrained(model_config.get('student') or model_config)
     scope = config.get('default_scope') or 'mmpretrain'
-    default = {'type': 'mmpretrain.ClsDataPreprocessor'}
     preprocessor_config = copy.deepcopy(
-        dict(model_config.get('data_preprocessor') or config.get('data_preprocessor') or default)
+        dict(model_config.get('data_preprocessor') or config.get('data_preprocessor') or {})
     )
-    preprocessor_config.setdefault('type', default['type'])
+    preprocessor_config.setdefault('type', 'mmpretrain.ClsDataPreprocessor')
     preprocessor_config.pop('batch_augments', None)  # mixing of training images
     student_config.pop('data_preprocessor', None)
+    images = not config.get('example_inputs')
     with DefaultScope.overwrite_default_scope(scope):
         student_config = _encoder_alone(student_config)
         model = MODELS.build(ConfigDict(copy.deepcopy(student_config)))  # mmdet reads it by attributes
-        preprocessor = MODELS.build(copy.deepcopy(preprocessor_config))
+        preprocessor = MODELS.build(copy.deepcopy(preprocessor_config)) if images else None
     state = load_state(checkpoint)
     prefix = 'student.' if any(name.startswith('student.') for name in state.state) else ''
     report = load_into(model, state, prefix=prefix)
+    model.eval()  # of OpenMMLab's backbones this returns None
     return LiveStudent(
-        model.eval(),
+        model,
         student_config,
         preprocessor,
         preprocessor_config,
         scope,
         _pipeline(config),
+        config,
         state,
         report,
         dropped=parts_of({name: state.state[name] for name in report.unused}),

@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, cast
-
-from torch import Tensor
+from typing import Any, Protocol, cast
 
 from vfd.errors import UserError, did_you_mean
 from vfd.export.student import Answer, LiveStudent, Output
 
 TARGETS = ('timm', 'mmpretrain', 'mmdet', 'mmseg', 'hf', 'safetensors', 'onnx', 'torchscript')
+ANY_INPUT = ('safetensors', 'onnx', 'torchscript')  # also students that do not read images
 
 
 class Target(Protocol):
@@ -30,14 +29,14 @@ class Target(Protocol):
     def output(self, student: LiveStudent) -> Output:
         """What the artefact answers, from the live student."""
 
-    def write(self, student: LiveStudent, folder: Path, images: Tensor) -> Path:
-        """Write the artefact into ``folder`` and return its path; ``images`` is a normalised batch."""
+    def write(self, student: LiveStudent, folder: Path, images: Any) -> Path:
+        """Write the artefact into ``folder`` and return its path; ``images`` is a normalised batch, or other inputs."""
 
     def annotate(self, artefact: Path, text: str) -> None:
         """Put the certificate's JSON text into the artefact's own metadata."""
 
-    def reload(self, artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
-        """Load the artefact as its target does: normalised images (B, 3, H, W) in, outputs out."""
+    def reload(self, artefact: Path, student: LiveStudent) -> Callable[[Any], Answer]:
+        """Load the artefact as its target does: normalised images (B, 3, H, W) or other inputs in, outputs out."""
 
     def snippet(self, artefact: Path, student: LiveStudent) -> str:
         """Python lines that load the artefact."""

@@ -1,4 +1,4 @@
-"""timm: ``model.safetensors`` for ``timm.create_model(..., checkpoint_path=...)``."""
+"""timm: ``config.json`` and ``model.safetensors`` for ``timm.create_model('local-dir:...')``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import timm
 from torch import Tensor
 
 from vfd.export.student import Answer, LiveStudent, Output
-from vfd.export.tensors import annotate_tensors, write_tensors
+from vfd.export.tensors import annotate_tensors
+from vfd.export.timm_folder import write_timm_folder
 from vfd.export.timm_form import timm_form
 
 TOLERANCE = 1e-6
@@ -27,20 +28,18 @@ def output(student: LiveStudent) -> Output:
 
 
 def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
-    """Write the weights under timm's names."""
-    path = folder / 'model.safetensors'
-    write_tensors(timm_form(student).network.state_dict(), path)
-    return path
+    """Write the weights under timm's names, and what timm knows of a model beside them."""
+    return write_timm_folder(student, folder, images)
 
 
 def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
-    """Let timm build the network and load the file, strictly."""
-    form = timm_form(student)
-    return form.asking(timm.create_model(form.name, checkpoint_path=str(artefact), **form.args).eval())
+    """Let timm build the network from the folder and load the file, strictly."""
+    return timm_form(student).asking(
+        timm.create_model(f'local-dir:{artefact.parent}', pretrained=True).eval()
+    )
 
 
 def snippet(artefact: Path, student: LiveStudent) -> str:
-    """The line that loads it."""
-    form = timm_form(student)
-    call = f"'{form.name}'{form.call}, checkpoint_path='{artefact}'"
-    return '\n'.join(('import timm', f'model = timm.create_model({call}).eval()', *form.usage_lines))
+    """The line that loads it: ``model.pretrained_cfg`` says how images are prepared and what the classes are."""
+    call = f"timm.create_model('local-dir:{artefact.parent}', pretrained=True)"
+    return '\n'.join(('import timm', f'model = {call}.eval()', *timm_form(student).usage_lines))

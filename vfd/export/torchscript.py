@@ -6,10 +6,12 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
+from vfd.errors import UserError
+from vfd.export.example_inputs import named_inputs
 from vfd.export.student import Answer, LiveStudent, Output, Outputs
 from vfd.export.timm_classifier import traceable
 
@@ -18,7 +20,9 @@ METADATA_FILE = 'vfd.json'
 
 
 def check(student: LiveStudent) -> None:
-    """Whether a student can be traced is seen when it is."""
+    """Whether a network can be traced is seen when it is; what a detector does with its boxes cannot."""
+    if student.is_detector:
+        raise UserError('a trace cannot hold how a detector chooses its boxes. Use --to onnx or --to mmdet.')
 
 
 def output(student: LiveStudent) -> Output:
@@ -26,11 +30,13 @@ def output(student: LiveStudent) -> Output:
     return student.output
 
 
-def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
+def write(student: LiveStudent, folder: Path, images: Any) -> Path:
     """Trace and save. The image size is that of ``images``; the batch size stays free."""
     path = folder / 'student.pt'
+    names = tuple(images) if isinstance(images, dict) else None
     with _quiet(), torch.no_grad():
-        traced = torch.jit.trace(Outputs(traceable(student)).eval(), images, check_trace=False)
+        function = Outputs(traceable(student), names).eval()
+        traced = torch.jit.trace(function, tuple(named_inputs(images).values()), check_trace=False)
         torch.jit.save(traced, str(path))
     return path
 
@@ -41,10 +47,11 @@ def annotate(artefact: Path, text: str) -> None:
         torch.jit.save(torch.jit.load(str(artefact)), str(artefact), _extra_files={METADATA_FILE: text})
 
 
-def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
-    """Let torch load the archive."""
+def reload(artefact: Path, student: LiveStudent) -> Callable[[Any], Answer]:
+    """Let torch load the archive; several inputs are its arguments in order."""
     with _quiet():
-        return torch.jit.load(str(artefact), map_location='cpu').eval()
+        model = torch.jit.load(str(artefact), map_location='cpu').eval()
+    return lambda inputs: model(*named_inputs(inputs).values())
 
 
 def snippet(artefact: Path, student: LiveStudent) -> str:
