@@ -32,7 +32,7 @@ def check_same_patches(method: str, student: Any, teacher: Any) -> None:
             'img_size and patch_size (or sizes with the same grid).'
         )
     prefix = source.network.num_prefix_tokens
-    if prefix != 1 or not source.network.has_class_token:
+    if prefix != 1 or source.network.cls_token is None:
         raise UserError(
             f'{method}: the teacher {source.name} has {prefix} tokens beside its patches (registers, perhaps), the '
             'student one, the class token. Take a teacher with a class token and no registers.'

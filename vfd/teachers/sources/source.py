@@ -15,10 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from vfd.errors import UserError, did_you_mean
 from vfd.teachers.normalization import Normalization
+
+# What the libraries raise for images of a size that a network cannot take.
+SIZE_ERRORS = (AssertionError, RuntimeError, ValueError)
 
 
 class Source(Protocol):
@@ -29,6 +33,8 @@ class Source(Protocol):
         network: an ``nn.Module``; its methods are those of its library.
         normalization: what the network was trained on; None where its input is no normalised image.
         num_classes: width of ``logits``; None without them.
+        image_size: (height, width) in pixels that the network was built for; None where any size will do or it is not
+            known.
         reads: names of the further inputs that :meth:`forward_taps` takes, a subset of
             :data:`vfd.teachers.teacher.INPUTS`.
     """
@@ -37,6 +43,7 @@ class Source(Protocol):
     network: Any
     normalization: Normalization | None
     num_classes: int | None
+    image_size: tuple[int, int] | None
     reads: Set[str]
 
     def forward_taps(self, images: Tensor, taps: Sequence[str], **inputs: Any) -> dict[str, Tensor]:
@@ -72,6 +79,49 @@ def check_taps(taps: Sequence[str], kinds: Sequence[str], name: str) -> None:
             raise UserError(
                 f'teacher tap "{tap}": {name} answers at {", ".join(known)}{did_you_mean(kind, kinds)}'
             )
+
+
+def no_classifier(taps: Sequence[str], name: str, option: str | None) -> None:
+    """Raise for the tap ``logits`` of a network without a classifier.
+
+    Args:
+        taps: the taps that will be asked for.
+        name: of the network.
+        option: what gives the network a classifier; None where nothing does.
+    """
+    if 'logits' in taps:
+        built = f' (or {option} with a checkpoint that has one)' if option else ''
+        raise UserError(
+            f'teacher tap "logits": {name} has no classifier; its features are the tap "pooled"{built}'
+        )
+
+
+def check_image_size(
+    error: Exception, name: str, images: Tensor, built_for: tuple[int, int] | None, option: str | None
+) -> None:
+    """Raise a :class:`UserError` in place of a library's error where the size of the images explains it.
+
+    Args:
+        error: one of :data:`SIZE_ERRORS`, from the network's forward pass.
+        name: of the network.
+        images: (B, 3, H, W), what it was given.
+        built_for: :attr:`Source.image_size`.
+        option: how the network is built for other images, with ``{0}`` and ``{1}`` for their height and width; None
+            where it cannot be.
+    """
+    height, width = images.shape[-2:]
+    if (
+        isinstance(error, (UserError, torch.OutOfMemoryError))
+        or built_for is None
+        or built_for == (height, width)
+    ):
+        return
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    mend = f', or {option.format(height, width)}' if option else ''
+    raise UserError(
+        f'{name} was built for images of {built_for[0]}x{built_for[1]} pixels and cannot take {height}x{width} '
+        f'({reason}). Set input_size={built_for[0]} in the teacher, which resizes them for it{mend}.'
+    ) from error
 
 
 def not_fetched(name: str, error: Exception) -> UserError:
