@@ -100,7 +100,7 @@ class LiveStudent:
     @property
     def normalization(self) -> Normalization:
         """What the student's input looks like."""
-        own = Normalization.of_preprocessor(self.preprocessor)
+        own = Normalization.of_image_preprocessor(self.preprocessor)
         swaps = bool(getattr(self.preprocessor, 'channel_conversion', False))  # mmseg's name for it
         return dataclasses.replace(own, rgb=own.rgb or swaps)
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from vfd.errors import UserError, did_you_mean
+from vfd.stores.ragged import Ragged
 from vfd.teachers.normalization import Normalization
 
 
@@ -30,7 +31,11 @@ class Source(Protocol):
         normalization: what the network was trained on; None where its input is no normalised image.
         num_classes: width of ``logits``; None without them.
         reads: names of the further inputs that :meth:`forward_taps` takes, a subset of
-            :data:`vfd.teachers.teacher.INPUTS`.
+            :data:`vfd.teachers.inputs.INPUTS`.
+
+    A source may also have ``constants() -> dict[str, Tensor]``: what is computed from the weights alone, such as
+    embeddings of class names. The teacher calls it once, when the weights are in and on their device, and gives the
+    result to :meth:`forward_taps` as ``constants``.
     """
 
     name: str
@@ -39,13 +44,19 @@ class Source(Protocol):
     num_classes: int | None
     reads: Set[str]
 
-    def forward_taps(self, images: Tensor, taps: Sequence[str], **inputs: Any) -> dict[str, Tensor]:
+    def forward_taps(
+        self, images: Tensor, taps: Sequence[str], **inputs: Any
+    ) -> dict[str, Tensor | Ragged[Tensor]]:
         """Compute the network's features at the taps.
 
         Args:
             images: (B, 3, H, W), normalised as :attr:`normalization` says.
             taps: names of the table above.
-            **inputs: of :attr:`reads`, those that were given.
+            **inputs: of :attr:`reads`, those that were given; and ``constants`` where the source has them.
+
+        Returns:
+            One tensor a tap, or a :class:`vfd.stores.Ragged` where images have different numbers of answers (regions,
+            points).
         """
         ...
 
