@@ -150,7 +150,7 @@ def measure(config: Config, checkpoint: Path, photos: list[Path]) -> dict[str, d
 
     def denoised(crops: Tensor) -> Tensor:
         seeds = torch.randint(0, 2**31 - 1, (len(crops), 3), generator=generator)
-        return model.teacher(crops, seeds=seeds)[tap]
+        return model.teacher(crops, seed=seeds)[tap]
 
     sides: dict[str, Callable[[Tensor], Tensor]] = {
         'plain': lambda crops: model.teacher.undenoised(crops)[tap],

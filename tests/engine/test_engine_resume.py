@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
+from vfd.engine.resume import _differing
 from vfd.errors import UserError
 
 ITERATIONS = 21  # 3 epochs of 7 batches
@@ -184,6 +185,23 @@ def test_another_teacher_is_refused(toy, tmp_path):
                 runner.train()
     meta = torch.load(tmp_path / 'run' / 'iter_7.pth', weights_only=True)['meta']
     assert meta['vfd']['teacher'] == {'source': 'large', 'taps': ['logits']}
+
+
+@pytest.mark.parametrize(
+    ('then', 'now', 'names'),
+    [
+        ({'bn': 'eval'}, {'bn': 'eval', 'resize': 'bicubic'}, []),  # older checkpoints know fewer keys
+        ({'bn': 'eval', 'settings': {'a': 1}}, {'bn': 'train', 'settings': {'a': 2}}, ['bn', 'settings.a']),
+        ({'settings': {'grid': [1, 1]}}, {'settings': {'grid': [1, 1], 'network': {'depth': 3}}}, []),
+        ({'settings': {'kwargs': {}}}, {'settings': {'kwargs': {'global_pool': 'max'}}}, ['settings.kwargs']),
+        ({'settings': {'prompt': 'a'}}, {'settings': {'prompt': 'b'}}, ['settings.prompt']),
+        ({'dtype': 'float32'}, {'dtype': 'auto'}, []),  # the default of older versions, and today's
+        ({'dtype': 'auto'}, {'dtype': 'float32'}, ['dtype']),
+        ({'dtype': 'bfloat16'}, {'dtype': 'auto'}, ['dtype']),
+    ],
+)  # fmt: skip
+def test_what_makes_another_teacher(then, now, names):
+    assert [name for name, *_ in _differing(then, now)] == names
 
 
 def test_nothing_to_resume_starts_from_the_beginning(toy, tmp_path):

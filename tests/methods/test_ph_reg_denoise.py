@@ -162,7 +162,7 @@ def test_constant_features_stay_constant(sampling):
 def test_views_follow_seeds_and_torchs_generator():
     some = teacher()
     seeds = draw_seeds(2)
-    torch.testing.assert_close(some(images(), seeds=seeds)['dense'], some(images(), seeds=seeds)['dense'])
+    torch.testing.assert_close(some(images(), seed=seeds)['dense'], some(images(), seed=seeds)['dense'])
     torch.manual_seed(3)
     first, second = some(images())['dense'], some(images())['dense']
     torch.manual_seed(3)
@@ -171,9 +171,9 @@ def test_views_follow_seeds_and_torchs_generator():
 
 def test_each_image_has_its_own_views_whatever_is_beside_it():
     some, seeds = teacher(), draw_seeds(3)
-    together = some(images(3), seeds=seeds)['dense']
+    together = some(images(3), seed=seeds)['dense']
     for k in range(3):
-        alone = some(images(3)[k : k + 1], seeds=seeds[k : k + 1])['dense']
+        alone = some(images(3)[k : k + 1], seed=seeds[k : k + 1])['dense']
         torch.testing.assert_close(alone[0], together[k], rtol=1e-4, atol=1e-5)
 
 
@@ -186,7 +186,7 @@ def test_empty_pixels_are_white_for_any_normalisation():
     shown = []
     keep = some.network.patch_table
     some.network.patch_table = lambda batch, fill: shown.append((batch, fill)) or keep(batch, fill)
-    some((white - mean) / std, seeds=seeds)
+    some((white - mean) / std, seed=seeds)
     ((batch, fill),) = shown
     torch.testing.assert_close(batch[0].mean(dim=(1, 2)), fill.float())
 
@@ -200,7 +200,7 @@ def test_any_transformer_with_a_map_is_denoised_through_pixels():
     torch.manual_seed(0)
     vit = Teacher(dict(type='vfd.TimmSource', **arguments), 'random', taps=['stage.-1'])
     batch, seeds = images(2, 64, 64), draw_seeds(2)
-    ours = some(batch, seeds=seeds)['stage.-1']
+    ours = some(batch, seed=seeds)['stage.-1']
     views, white = (
         some.views(batch, seeds),
         torch.tensor([(1 - m) / s for m, s in zip(*_unit(some), strict=True)]),
@@ -229,9 +229,9 @@ def _unit(some: Teacher) -> list[list[float]]:
 def test_a_teacher_in_bfloat16_is_near_and_answers_in_float32(config):
     exact, half = teacher(config), teacher(config, dtype='bfloat16')
     seeds = draw_seeds(2)
-    ours = half(images(), seeds=seeds)['dense']
+    ours = half(images(), seed=seeds)['dense']
     assert ours.dtype == torch.float32
-    assert (ours - exact(images(), seeds=seeds)['dense']).abs().max() < 0.2
+    assert (ours - exact(images(), seed=seeds)['dense']).abs().max() < 0.2
 
 
 def test_weights_with_registers_are_no_plain_teacher(tmp_path):

@@ -22,9 +22,9 @@ def train(work_dir: Path, batch_size: int, launcher: str = 'none') -> dict:
     class SameViews(type(model.teacher)):
         """The same views for the same image, whichever process has it."""
 
-        def __call__(self, batch, data_samples=None, seeds=None):
+        def __call__(self, batch, data_samples=None, seed=None):
             seeds = [[zlib.crc32(image.numpy().tobytes()) + k for k in range(3)] for image in batch]
-            return ask(self, batch, seeds=torch.tensor(seeds))
+            return ask(self, batch, seed=torch.tensor(seeds))
 
     model.teacher.__class__ = SameViews
     runner = Runner(

@@ -127,7 +127,7 @@ def test_losses_are_those_of_teacher_and_student(kind):
     torch.manual_seed(4)
     losses = model(images(), None, mode='loss')
     torch.manual_seed(4)
-    target = model.teacher(images(), seeds=draw_seeds(2))['dense']
+    target = model.teacher(images(), seed=draw_seeds(2))['dense']
     ours = model.student.dense(images())
     assert set(losses) == {'loss_cos', 'loss_mse'}
     torch.testing.assert_close(losses['loss_cos'], cosine_loss(ours, target))

@@ -1,9 +1,10 @@
 import pytest
 import torch
-from mmengine.model import ImgDataPreprocessor
+from mmengine.model import BaseDataPreprocessor, ImgDataPreprocessor
 from mmpretrain.models import ClsDataPreprocessor
 
-from vfd.teachers import Normalization
+from vfd.errors import UserError
+from vfd.teachers import Normalization, Teacher
 
 IMAGENET = Normalization.from_unit((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = Normalization.from_unit((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -54,3 +55,48 @@ def test_equal_settings_are_equal():
         mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
     )
     assert Normalization.of_preprocessor(preprocessor) == IMAGENET
+
+
+class PointClouds(BaseDataPreprocessor):
+    """Of a user: it makes no images."""
+
+
+def test_a_preprocessor_that_is_none_of_images_says_nothing_about_them():
+    assert Normalization.of_preprocessor(PointClouds()) is None
+    assert Normalization.of_preprocessor(BaseDataPreprocessor()) == Normalization(
+        rgb=False
+    )  # pixels as loaded
+
+
+def test_a_preprocessor_may_declare_its_normalisation():
+    declared = PointClouds()
+    declared.normalization = HALF
+    assert Normalization.of_preprocessor(declared) is HALF
+    images = ClsDataPreprocessor(mean=[1, 2, 3], std=[1, 1, 1])
+    images.normalization = None
+    assert Normalization.of_preprocessor(images) is None
+
+
+def test_a_teacher_of_images_is_not_bound_to_point_clouds():
+    teacher = Teacher(dict(type='vfd.TimmSource', model_name='test_resnet'), 'random')
+    with pytest.raises(UserError) as error:
+        teacher.bind(PointClouds())
+    assert all(fact in str(error.value) for fact in ('test_resnet', 'PointClouds', 'normalization='))
+    declared = PointClouds()
+    declared.normalization = teacher.normalization
+    teacher.bind(declared)
+    images = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(teacher(images)['logits'], teacher.network(images))
+
+
+def test_a_teacher_without_normalisation_converts_nothing():
+    teacher = Teacher(dict(type='vfd.TimmSource', model_name='test_resnet'), 'random')
+    teacher._normalization = None
+    teacher.bind(ClsDataPreprocessor(mean=[1, 2, 3], std=[4, 5, 6]))
+    images = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(teacher(images)['logits'], teacher.network(images))
+    assert (
+        teacher.fingerprint()['mean'] is None and 'no normalised image' in teacher.summary()['teacher sees']
+    )
+    with pytest.raises(UserError, match='no normalisation'):
+        _ = teacher.normalization

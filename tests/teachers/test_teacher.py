@@ -316,11 +316,21 @@ def test_half_precision_answers_in_float32(cnn_file, dtype):
     full = Teacher(CNN, str(cnn_file[0]))
     half = Teacher(CNN, str(cnn_file[0]), dtype=dtype)
     images = torch.rand(2, 3, 32, 32)
-    with torch.autocast('cpu', dtype=torch.bfloat16):  # the student's autocast does not reach the teacher
-        answer = full(images)['logits']
-    torch.testing.assert_close(answer, cnn_file[1](images))
     assert half(images)['logits'].dtype == torch.float32
     torch.testing.assert_close(half(images)['logits'], full(images)['logits'], rtol=0.1, atol=0.1)
+
+
+def test_auto_follows_autocast_and_float32_does_not(cnn_file):
+    auto, exact = Teacher(CNN, str(cnn_file[0])), Teacher(CNN, str(cnn_file[0]), dtype='float32')
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        wanted = cnn_file[1](images)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            wanted_half = cnn_file[1](images)
+            answers = auto(images)['logits'], exact(images)['logits']
+    assert torch.equal(answers[1], wanted) and torch.equal(auto(images)['logits'], wanted)
+    assert torch.equal(answers[0], wanted_half.float()) and answers[0].dtype == torch.float32
+    assert not torch.equal(wanted_half.float(), wanted)
 
 
 def test_time_is_counted(cnn_file):

@@ -131,7 +131,7 @@ class ReconstructionInferencer:
 
     def _pixels(self, image: Tensor) -> np.ndarray:
         """A normalised image (3, H, W) as RGB (H, W, 3), 0..1 where it is a possible colour."""
-        own = Normalization.of_preprocessor(self.model.data_preprocessor)
+        own = Normalization.of_image_preprocessor(self.model.data_preprocessor)
         return own.convert(image[None], Normalization())[0].permute(1, 2, 0).numpy() / 255
 
     def _features(self, inputs: Tensor) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from mmengine.logging import print_log
 
 from vfd.errors import BadDataError, UserError
+from vfd.stores.sample_key import find_key
 
 FILE_NAME = 'bad_data.txt'
 _NAMED_IN_LOG = 10
@@ -43,10 +44,10 @@ def is_bad_data(error: Exception) -> bool:
 
 
 def sample_name(dataset: Any, index: Any) -> str:
-    """The file of a sample where the data set knows it, otherwise its index."""
+    """Give the key of a sample (:mod:`vfd.stores.sample_key`) where the data set knows it, otherwise its index."""
     get_data_info = getattr(dataset, 'get_data_info', None)
     info = get_data_info(index) if get_data_info is not None else {}
-    return str(info.get('img_path', f'sample {index}'))
+    return find_key(info, str(getattr(dataset, 'data_root', None) or '')) or f'sample {index}'
 
 
 class BadDataLog:

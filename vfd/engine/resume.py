@@ -133,13 +133,29 @@ def check_teacher(checkpoint: dict, model: Any, filename: str) -> None:
     if then is None or teacher is None:
         return
     now = to_plain(teacher)
-    differing = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    differing = _differing(then, now)
     if differing:
-        lines = [f'  {key}: {then.get(key)!r} in the checkpoint, {now.get(key)!r} now' for key in differing]
+        lines = [f'  {key}: {before!r} in the checkpoint, {after!r} now' for key, before, after in differing]
         raise UserError(
             f'{filename} was trained with another teacher:\n' + '\n'.join(lines) + '\n'
             'Resume with the same teacher, or start a new run from these weights with load_from.'
         )
+
+
+def _differing(then: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Values of two fingerprints that differ: (name, in the checkpoint, now).
+
+    Older checkpoints hold fewer keys, and fewer of a source's settings: a key that one side lacks is not compared.
+    Their ``dtype`` was ``float32`` where today's default says ``auto``.
+    """
+    pairs = [(key, then[key], now[key]) for key in now if key in then]
+    found = []
+    for key, before, after in pairs:
+        if key == 'settings':
+            found += [(f'{key}.{name}', before[name], after[name]) for name in after if name in before]
+        elif (key, before, after) != ('dtype', 'float32', 'auto'):
+            found.append((key, before, after))
+    return [(key, before, after) for key, before, after in found if before != after]
 
 
 # --- schedules

@@ -126,7 +126,7 @@ class LiveStudent:
     def normalization(self) -> Normalization:
         """What the student's input images look like."""
         assert self.preprocessor is not None, 'only images are normalised'
-        own = Normalization.of_preprocessor(self.preprocessor)
+        own = Normalization.of_image_preprocessor(self.preprocessor)
         swaps = bool(getattr(self.preprocessor, 'channel_conversion', False))  # mmseg's name for it
         return dataclasses.replace(own, rgb=own.rgb or swaps)
 

@@ -1,5 +1,6 @@
 """Teachers: frozen networks that answer at named taps, live or from a store."""
 
+from .card import TeacherCard
 from .normalization import Normalization
 from .sources import MAESource, MMDetSource, MMSegSource, MMSource, OpenCLIPSource, TimmSource
 from .stored import StoredTeacher
@@ -14,5 +15,6 @@ __all__ = [
     'OpenCLIPSource',
     'StoredTeacher',
     'Teacher',
+    'TeacherCard',
     'TimmSource',
 ]

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
+
+from vfd.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -29,20 +32,44 @@ class Normalization:
         return cls(_triple([255.0 * m for m in mean]), _triple([255.0 * s for s in std]))
 
     @classmethod
-    def of_preprocessor(cls, preprocessor: nn.Module) -> Normalization:
-        """What an OpenMMLab data preprocessor makes of the BGR images that the loaders give.
+    def of_preprocessor(cls, preprocessor: nn.Module) -> Normalization | None:
+        """Read what a data preprocessor makes of the BGR images that the loaders give.
 
-        Works for ``ClsDataPreprocessor`` (``to_rgb``) and for ``ImgDataPreprocessor`` and its children in mmdet,
-        mmseg and mmpretrain (``_channel_conversion``).
+        A preprocessor may say so itself with an attribute ``normalization``: one of these, or None where what it makes
+        is no normalised image. Otherwise those of images are understood: ``ImgDataPreprocessor`` and its children in
+        mmdet, mmseg and mmpretrain, and ``ClsDataPreprocessor`` and others with ``to_rgb``. mmengine's plain
+        ``BaseDataPreprocessor`` leaves the pixels as they are.
+
+        Returns:
+            None for any other preprocessor, such as one of point clouds: nothing is known about its images.
         """
+        if hasattr(preprocessor, 'normalization'):
+            return preprocessor.normalization  # type: ignore[return-value]
         names = ('to_rgb', '_channel_conversion', 'channel_conversion')  # mmpretrain, mmdet, mmseg
-        rgb = bool(
-            next((getattr(preprocessor, name) for name in names if hasattr(preprocessor, name)), False)
-        )
+        known = [bool(getattr(preprocessor, name)) for name in names if hasattr(preprocessor, name)]
+        if not known and type(preprocessor) is not BaseDataPreprocessor:
+            return None
+        rgb = bool(known and known[0])
         if not getattr(preprocessor, '_enable_normalize', False):
             return cls(rgb=rgb)
         mean, std = (getattr(preprocessor, name).flatten().tolist() for name in ('mean', 'std'))
         return cls(_triple(mean), _triple(std), rgb)
+
+    @classmethod
+    def of_image_preprocessor(cls, preprocessor: nn.Module) -> Normalization:
+        """Read a preprocessor as :meth:`of_preprocessor` does, where there have to be images.
+
+        Raises:
+            UserError: nothing is known about its images.
+        """
+        known = cls.of_preprocessor(preprocessor)
+        if known is None:
+            kind = type(preprocessor).__name__
+            raise UserError(
+                f'how data_preprocessor={kind} normalises images is not known: give {kind} an attribute '
+                'normalization=vfd.teachers.Normalization(mean, std, rgb) if it makes images'
+            )
+        return known
 
     def convert(self, images: Tensor, target: Normalization) -> Tensor:
         """Images normalised this way, normalised as ``target`` wants them.

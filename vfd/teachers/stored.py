@@ -1,47 +1,54 @@
-"""A teacher that was asked once: its answers are read from a store."""
+"""A teacher whose answers were computed once and are read from a store."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from vfd.errors import UserError
 from vfd.registry import MODELS
 from vfd.stores import Store
+from vfd.stores.sample_key import sample_key
 
+from .card import TeacherCard
+from .inputs import check_inputs
 from .stopwatch import Stopwatch
-from .teacher import check_inputs
 
 
 @MODELS.register_module()
 class StoredTeacher:
-    """Answers from a :class:`vfd.stores.Store` with one record an image, found by the image's file name.
+    """Answers from a :class:`vfd.stores.Store` with one record a sample, found by its key.
+
+    The key is the sample's own ``sample_key``, else its path relative to ``data_root``; symbolic links are not resolved
+    (:mod:`vfd.stores.sample_key`).
 
     Stored answers belong to the whole, unaugmented image. A student that sees a random crop of it is pulled to the
     answer for the whole: right for weak augmentation, wrong for strong crops (use the live teacher there).
 
     Args:
         store: folder of the store.
-        data_root: folder to which the store's keys are relative.
+        data_root: folder to which the store's keys are relative, as the data set names it.
         taps: names of the store's fields.
     """
 
     bn = 'eval'
     has_batch_norm = False
+    card = TeacherCard()
+    reads: Set[str] = frozenset()
 
-    def __init__(self, store: str, data_root: str, taps: Sequence[str] = ('logits',)) -> None:
+    def __init__(self, store: str, data_root: str = '', taps: Sequence[str] = ('logits',)) -> None:
         self.path = Path(store)
-        self.data_root = Path(data_root).resolve()
+        self.data_root = str(data_root)
         self.taps = tuple(taps)
         self._store = Store(self.path)
         for tap in self.taps:
             if tap not in self._store.fields:
                 raise UserError(f'{store} has no field "{tap}"; it has {", ".join(self._store.fields)}')
-        self._keys: dict[str, str] = {}  # by image path: resolving a path asks the file system
         self._watch = Stopwatch()
 
     @property
@@ -64,41 +71,49 @@ class StoredTeacher:
     def apply_to_tensors(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Nothing to move: records go to the device of the batch."""
 
+    def set_bn(self, mode: Literal['eval', 'train'] | None) -> None:
+        """Nothing to choose: there is no network."""
+        assert mode in (None, 'eval'), mode
+
     def __call__(
-        self, images: Tensor, data_samples: Sequence[Any] | None = None, **inputs: Any
+        self, images: Any, data_samples: Sequence[Any] | None = None, **inputs: Any
     ) -> dict[str, Tensor]:
         """Read the records of a batch.
 
         Args:
-            images: (B, 3, H, W); only their device matters.
-            data_samples: B samples with ``img_path``.
+            images: (B, 3, H, W), or whatever else the inputs of the student are; only their device matters.
+            data_samples: B samples with ``img_path`` or a ``sample_key``.
             **inputs: must be None: stored answers cannot be narrowed to patches or boxes.
 
         Returns:
             One float32 tensor (B, ...) a tap.
+
+        Raises:
+            UserError: a sample without a record or a key, or no samples.
         """
-        check_inputs(inputs, set(), 'a stored teacher')
+        check_inputs(inputs, self.reads, 'a stored teacher', images)
         if not data_samples:
             raise UserError(
-                'a stored teacher finds its records by data_samples[i].img_path; the batch has no samples'
+                'a stored teacher finds its records by the keys of data_samples; the batch has no samples'
             )
-        with self._watch.run(images.device):
-            records = self._store.read([self._key(sample.img_path) for sample in data_samples])
-            return {tap: torch.from_numpy(records[tap]).float().to(images.device) for tap in self.taps}
+        device = next(filter(None, (getattr(one, 'device', None) for one in tree_leaves(images))))
+        with self._watch.run(device):
+            keys = [sample_key(sample, self.data_root) for sample in data_samples]
+            if (missing := next((key for key in keys if key not in self._store), None)) is not None:
+                raise UserError(self._not_there(missing))
+            records = self._store.read(keys)
+            return {tap: torch.from_numpy(records[tap]).float().to(device) for tap in self.taps}
 
-    def _key(self, image: str) -> str:
-        """The store's name of an image."""
-        if image in self._keys:
-            return self._keys[image]
-        path = Path(image).resolve()
-        key = path.relative_to(self.data_root).as_posix() if path.is_relative_to(self.data_root) else image
-        if key not in self._store:
-            raise UserError(
-                f'{self.path} has no record of {image} (its keys are relative to {self.data_root}). '
-                'The images changed after the teacher was asked: make the store again.'
-            )
-        self._keys[image] = key
-        return key
+    def _not_there(self, key: str) -> str:
+        known = f', such as "{self._store.keys[0]}",' if len(self._store) else ''
+        root = (
+            f' are relative to data_root={self.data_root}' if self.data_root else ' are those of the samples'
+        )
+        return (
+            f'{self.path} has no record of "{key}". Its {len(self._store)} keys{known}{root} (symbolic links are not '
+            'resolved; stores of older versions resolved them). If data_root is that of the data set, the images '
+            'changed after the store was written: write it again.'
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """Which answers these are, in plain types."""

@@ -1,12 +1,12 @@
-"""A teacher is asked once for each image of a fixed set: what the hooks of methods that allow it share."""
+"""Compute a teacher's answers once for each sample of a fixed set: what the hooks of methods that allow it share."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
 from abc import abstractmethod
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,19 @@ from torch import Tensor
 from vfd.engine.seeding import seeded
 from vfd.errors import BadDataError, MissingFileError, UserError
 from vfd.stores import Plan, Progress, Store, StoreWriter, UnfinishedStoreError, fingerprint_files
+from vfd.stores.sample_key import OWN, common_folder, sample_key
 from vfd.teachers import StoredTeacher
 
-_TRIED = 8  # images that are loaded as often, to see whether they stay the same
+_TRIED = 8  # samples that are loaded as often, to see whether they stay the same
 
 
 class AnswerCacheHook(Hook):
-    """Before training, stores a teacher's answers for all training images, and trains with those.
+    """Before training, stores a teacher's answers for all training samples, and trains with those.
 
-    A finished store of the same images, preparation and teacher is used as it is, an unfinished one is continued. Each
-    process writes its own shard.
+    A finished store of the same samples, preparation and teacher is used as it is, an unfinished one is continued. Each
+    process writes its own shard. Records are found by the key of a sample (:mod:`vfd.stores.sample_key`), which need
+    not be an image. The teacher runs without autocast, also for a run that uses it, so that a store holds the same
+    answers whoever wrote it.
 
     Args:
         store: folder for the answers.
@@ -46,11 +49,11 @@ class AnswerCacheHook(Hook):
 
     @abstractmethod
     def fields(self, model: Any, images: Tensor) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """What is stored of an image, from a preprocessed batch (B, 3, H, W): name -> (dtype, shape)."""
+        """Name what is stored of a sample, from the inputs of a preprocessed batch: name -> (dtype, shape)."""
 
     @abstractmethod
     def ask(self, model: Any, images: Tensor, numbers: list[int]) -> dict[str, np.ndarray]:
-        """The fields of preprocessed images (B, 3, H, W), whose numbers in the data set are given."""
+        """Compute the fields of preprocessed inputs, such as (B, 3, H, W), whose numbers in the data set are given."""
 
     def inputs(self, model: Any) -> dict[str, Any]:
         """What the answers depend on beside images, preparation and teacher."""
@@ -71,14 +74,7 @@ class AnswerCacheHook(Hook):
         )
         dataset = loader.stream.dataset
         self._refuse_random(dataset, config['dataset'].get('pipeline', []))
-        paths = [Path(dataset.get_data_info(i)['img_path']).resolve() for i in range(len(dataset))]
-        root = Path(os.path.commonpath([path.parent for path in paths]))
-        names = [path.relative_to(root).as_posix() for path in paths]
-        if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise UserError(
-                f'{type(self).__name__}: the data set names {len(twice)} images twice, first {root / twice[0]}. '
-                'Remove one of the entries.'
-            )
+        root, names = self._keys(dataset)
         inputs = {
             'images': fingerprint_files(names, root),
             'dataset': config['dataset'],
@@ -89,19 +85,35 @@ class AnswerCacheHook(Hook):
         if not self._finished(inputs):
             self._write(model, loader, root, names, inputs)
         barrier()
-        model.teacher = StoredTeacher(str(self.store), str(root), tuple(Store(self.store).fields))
+        model.teacher = StoredTeacher(str(self.store), root, tuple(Store(self.store).fields))
+
+    def _keys(self, dataset: Any) -> tuple[str, list[str]]:
+        """The folder to which keys are relative, and the key of every sample, see :mod:`vfd.stores.sample_key`."""
+        infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+        root = str(getattr(dataset, 'data_root', None) or '')
+        names = [sample_key(info, root) for info in infos]
+        if not root:  # data sets in data sets have none
+            paths = [name for name, info in zip(names, infos, strict=True) if OWN not in info]
+            root = common_folder(paths)
+            names = [sample_key(info, root) for info in infos]
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise UserError(
+                f'{type(self).__name__}: the data set names {len(twice)} samples twice, first {twice[0]}. '
+                'Remove one of the entries.'
+            )
+        return root, names
 
     def _refuse_random(self, dataset: Any, pipeline: list[dict[str, Any]]) -> None:
-        """Load a few images several times: each time they have to be the same."""
+        """Load a few samples several times: each time they have to be the same."""
         for index in range(min(_TRIED, len(dataset))):
-            seen: list[Tensor] = []
+            seen: list[Any] = []
             for seed in range(_TRIED):
                 with seeded(seed), suppress(BadDataError):
                     seen.append(dataset[index]['inputs'])
-            if not all(torch.equal(seen[0], image) for image in seen):
+            if not all(_equal(seen[0], inputs) for inputs in seen):
                 named = [str(step['type']) for step in pipeline if 'Random' in str(step['type'])]
                 raise UserError(
-                    f'{type(self).__name__} stores one answer an image, but the pipeline changes images every time'
+                    f'{type(self).__name__} stores one answer a sample, but the pipeline changes samples every time'
                     f"{': ' if named else ''}{', '.join(named)}. Take dict(type='mmpretrain.CenterCrop', "
                     'crop_size=...) for a random crop, leave other random transforms out, or remove the hook.'
                 )
@@ -113,7 +125,7 @@ class AnswerCacheHook(Hook):
         except (MissingFileError, UnfinishedStoreError):
             return False
 
-    def _write(self, model: Any, loader: Any, root: Path, names: list[str], inputs: dict[str, Any]) -> None:
+    def _write(self, model: Any, loader: Any, root: str, names: list[str], inputs: dict[str, Any]) -> None:
         """This process's shard of the store."""
         numbers = {name: number for number, name in enumerate(names)}
         batches = map(model.data_preprocessor, loader)
@@ -121,8 +133,8 @@ class AnswerCacheHook(Hook):
         first = next(batches, None)
         if first is None:
             raise UserError(
-                f'{type(self).__name__}: process {rank} of {world_size} has no image to ask for: start fewer '
-                f'processes, or repair the unreadable ones among the {len(names)} images'
+                f'{type(self).__name__}: process {rank} of {world_size} has no sample to work on: start fewer '
+                f'processes, or repair the unreadable ones among the {len(names)} samples'
             )
         with StoreWriter(self.store, self.fields(model, first['inputs']), inputs, rank, world_size) as writer:
             done = len(writer.done)
@@ -130,11 +142,29 @@ class AnswerCacheHook(Hook):
             print(Plan(self.title, mine, done, writer.meta.dtype.itemsize))
             with Progress(self.title, mine, done) as progress:
                 for batch in itertools.chain([first], batches):
-                    keys = [
-                        Path(s.img_path).resolve().relative_to(root).as_posix() for s in batch['data_samples']
-                    ]
+                    keys = [sample_key(sample, root) for sample in batch['data_samples']]
                     new = [i for i, key in enumerate(keys) if key not in writer.done]
                     if new:
-                        answers = self.ask(model, batch['inputs'][new], [numbers[keys[i]] for i in new])
+                        answers = self.ask(
+                            model, _select(batch['inputs'], new), [numbers[keys[i]] for i in new]
+                        )
                         writer.append([keys[i] for i in new], **answers)
                         progress.advance(len(new))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two samples' inputs are the same: tensors and arrays, also in lists and dictionaries."""
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    return bool(np.array_equal(one, other))
+
+
+def _select(inputs: Any, rows: list[int]) -> Any:
+    """Some samples of a batch: rows of tensors, items of lists, the same in dictionaries."""
+    if isinstance(inputs, Mapping):
+        return {key: _select(value, rows) for key, value in inputs.items()}
+    return inputs[rows] if isinstance(inputs, (Tensor, np.ndarray)) else [inputs[row] for row in rows]

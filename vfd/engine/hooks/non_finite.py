@@ -13,6 +13,7 @@ from vfd.engine.distributed import any_rank
 from vfd.engine.loops import SkipBatch
 from vfd.errors import UserError
 from vfd.registry import HOOKS
+from vfd.stores.sample_key import find_key
 
 
 @HOOKS.register_module()
@@ -95,7 +96,7 @@ class NonFiniteHook(Hook):
     def _describe(self, bad: dict[str, float]) -> str:
         values = ', '.join(f'{name} = {value}' for name, value in bad.items()) or 'of another process'
         files = batch_files(self._data_batch)
-        named = ', '.join(files) if files else 'the samples have no img_path'
+        named = ', '.join(files) if files else 'the samples have neither path nor sample_key'
         return f'The loss is not finite at iteration {self._runner.iter + 1} ({values}). The batch: {named}.'
 
 
@@ -112,9 +113,9 @@ def _not_finite(losses: list[tuple[str, Tensor]]) -> dict[str, float]:
 
 
 def batch_files(data_batch: Any) -> list[str]:
-    """The ``img_path`` of every sample of a batch, where there is one."""
+    """The path of every sample of a batch, or its own key (:mod:`vfd.stores.sample_key`), where there is one."""
     if not isinstance(data_batch, dict):
         return []
     samples = data_batch.get('data_samples') or []
-    files = [str(path) for sample in samples if (path := sample.get('img_path'))]
+    files = [key for sample in samples if (key := find_key(sample))]
     return files or [str(path) for path in data_batch.get('img_path', [])]

@@ -12,6 +12,7 @@ B images, N views of each, V different views in all, a grid of h x w patches, T 
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
@@ -113,9 +114,13 @@ class DenoisedTeacher(Teacher):
         chunk: views that run at once. Memory grows with it; the answer does not depend on it.
         kwargs: the other settings of :class:`vfd.Teacher` (``dtype``, ``compile``, ``input_size`` ...).
 
+    A call takes ``seed`` (B, 3), see :meth:`extract`.
+
     Raises:
         UserError: settings that do not fit, or a source without patches.
     """
+
+    reads = frozenset({'seed'})
 
     def __init__(
         self,
@@ -145,40 +150,40 @@ class DenoisedTeacher(Teacher):
         self.offset_sampling: Sampling = offset_sampling
         self.chunk = chunk
         self.patch_size = _patch_size(self.network, self.source.name)
-        self._one = self._answer
-        self._answer = self._denoised
         dense_of = getattr(self.network, 'dense_of', None)
         self._dense_of = torch.compile(dense_of) if dense_of and kwargs.get('compile') else dense_of
-        self._seeds: Tensor | None = None
 
-    def __call__(
-        self,
-        images: Tensor,
-        data_samples: Sequence[Any] | None = None,
-        seeds: Tensor | None = None,
-        **inputs: Any,
-    ) -> dict[str, Tensor]:
-        """Denoised features.
+    def extract(self, images: Tensor, seed: Tensor | None = None, **inputs: Any) -> dict[str, Any]:
+        """Average over views, see :meth:`vfd.Teacher.extract`.
 
         Args:
-            images: (B, 3, H, W) as in :class:`vfd.Teacher`; H and W are multiples of the patch size.
-            data_samples: not read.
-            seeds: (B, 3) whole numbers, which make the views of each image; None draws them from torch's generator.
-            **inputs: must be None.
+            images: (B, 3, H, W), normalised; H and W are multiples of the patch size.
+            seed: (B, 3) whole numbers, which make the views of each image; None draws them from torch's generator.
+            **inputs: none, see :attr:`reads`.
 
         Returns:
             Under the tap (B, T, D), patches row by row.
         """
-        self._seeds = draw_seeds(len(images)) if seeds is None else seeds
-        return super().__call__(images, **inputs)
+        views = self.views(images, draw_seeds(len(images)) if seed is None else seed)
+        own = self.normalization
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (own.mean, own.std))
+        white = (255 - mean) / std
+        (tap,) = self.taps
+        if isinstance(self.network, RegisterBackbone):
+            return {tap: denoise(self.network, images, views, white, self.chunk, self._dense_of)}
 
-    def undenoised(self, images: Tensor) -> dict[str, Tensor]:
-        """Features of the images as they are, for comparison; arguments and answer as of a call."""
-        number, self.num_views = self.num_views, 1
-        try:
-            return self(images, seeds=torch.zeros(len(images), 3, dtype=torch.long))
-        finally:
-            self.num_views = number
+        def features(shown: Tensor) -> Tensor:
+            answer = super(DenoisedTeacher, self).extract(shown)[tap]
+            assert isinstance(answer, Tensor)
+            return answer.flatten(2).transpose(1, 2) if answer.ndim == 4 else answer
+
+        return {tap: denoise_images(features, images, views, white, self.patch_size, self.chunk)}
+
+    def undenoised(self, images: Tensor) -> dict[str, Any]:
+        """Compute the features of the images as they are, for comparison; arguments and answer as of a call."""
+        single = copy.copy(self)
+        single.num_views = 1
+        return single(images, seed=torch.zeros(len(images), 3, dtype=torch.long))
 
     @property
     def view_settings(self) -> dict[str, Any]:
@@ -204,22 +209,6 @@ class DenoisedTeacher(Teacher):
             for row in seeds.tolist()
         ]
         return Views(torch.stack([views.shifts for views in each]), torch.stack([v.flips for v in each]))
-
-    def _denoised(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
-        """In the place of the network's answer: images are normalised, and of the network's type and size."""
-        assert self._seeds is not None
-        views = self.views(images, self._seeds)
-        own = self.normalization
-        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (own.mean, own.std))
-        white = (255 - mean) / std
-        if isinstance(self.network, RegisterBackbone):
-            return {taps[0]: denoise(self.network, images, views, white, self.chunk, self._dense_of)}
-
-        def ask(shown: Tensor) -> Tensor:
-            answer = self._one(shown, taps)[taps[0]]
-            return answer.flatten(2).transpose(1, 2) if answer.ndim == 4 else answer
-
-        return {taps[0]: denoise_images(ask, images, views, white, self.patch_size, self.chunk)}
 
 
 @torch.no_grad()

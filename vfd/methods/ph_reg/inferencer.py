@@ -104,7 +104,7 @@ class RegisterInferencer:
         return RegisterMaps(
             image=np.ascontiguousarray(pixels[..., ::-1]).astype(np.float32) / 255,
             teacher=as_map(teacher.undenoised(inputs)[self.model.tap]),
-            denoised=as_map(teacher(inputs, seeds=seeds)[self.model.tap]),
+            denoised=as_map(teacher(inputs, seed=seeds)[self.model.tap]),
             student=as_map(student.dense(inputs)),
             notes=list(self.notes),
         )

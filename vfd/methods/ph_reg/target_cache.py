@@ -60,4 +60,4 @@ class DenoisedCacheHook(AnswerCacheHook):
     def ask(self, model: Any, images: Tensor, numbers: list[int]) -> dict[str, np.ndarray]:
         """See the base class; the views of an image depend on the seed and on its number alone."""
         seeds = draw_seeds(max(numbers) + 1, torch.Generator().manual_seed(self.seed))[numbers]
-        return {model.tap: model.teacher(images, seeds=seeds)[model.tap].half().cpu().numpy()}
+        return {model.tap: model.teacher(images, seed=seeds)[model.tap].half().cpu().numpy()}

@@ -42,8 +42,9 @@ class SSLDDistiller(Distiller):
         teacher: config of a :class:`vfd.Teacher` or :class:`vfd.StoredTeacher` with as many classes.
         distill_loss: config of the loss between both logits.
         teacher_bn: ``train`` normalises the teacher with the statistics of the batch, as published (76.00 against
-            75.84 with ``eval``, MobileNetV3-large); ``eval`` with the stored ones. None takes ``train`` for a
-            teacher with batch norm and ``eval`` for any other.
+            75.84 with ``eval``, MobileNetV3-large); ``eval`` with the stored ones. None takes what the weight file
+            says (:class:`vfd.teachers.TeacherCard`), else ``train`` for a teacher with batch norm and ``eval`` for any
+            other.
         feature_tap: ``stage.<k>`` of teacher and student whose maps are compared as well (of equal shape); the extra
             of the UDML recipe, not of SSLD proper. None compares logits only.
         feature_loss: config of the loss between both maps; None takes l2, as published. Needs ``feature_tap``.
@@ -82,8 +83,7 @@ class SSLDDistiller(Distiller):
         self.feature_tap = feature_tap
         feature_loss = feature_loss or {'type': 'vfd.FeatureDistanceLoss'}
         self.feature_loss = MODELS.build(feature_loss) if feature_tap else None
-        self.teacher.bn = self._teacher_bn(teacher_bn, teacher.get('bn'))
-        self.teacher.train()
+        self.teacher.set_bn(self._teacher_bn(teacher_bn, teacher.get('bn')))
         check_same_classes('SSLDDistiller', self.student, self.teacher)
         self._freeze(train_only)
 
@@ -119,7 +119,7 @@ class SSLDDistiller(Distiller):
             raise UserError(
                 f'SSLDDistiller: teacher_bn="{asked}", but the teacher config says bn="{in_config}".'
             )
-        wanted = asked or in_config
+        wanted = asked or in_config or self.teacher.card.bn
         if wanted == 'train' and not self.teacher.has_batch_norm:
             raise UserError('SSLDDistiller: teacher_bn="train", but the teacher has no batch norm.')
         return wanted or ('train' if self.teacher.has_batch_norm else 'eval')

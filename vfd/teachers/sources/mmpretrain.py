@@ -46,6 +46,7 @@ class MMSource:
             kinds += ['pooled']
             kinds += ['logits'] if getattr(self.network, 'with_head', hasattr(self.network, 'model')) else []
         check_taps(taps, kinds, self.name)
+        self.normalization: Normalization | None
         if mean is not None and std is not None:
             self.normalization = Normalization((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
         elif hasattr(self.network, 'data_preprocessor'):

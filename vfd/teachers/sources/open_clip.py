@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -68,9 +68,10 @@ class OpenCLIPSource:
         self._visual: Any = model.visual
         self._prompts = [prompt.format(name) for name in class_names or ()]
         self._tokenizer = open_clip.get_tokenizer(model_name) if class_names else None
-        self._text: Tensor | None = None
 
-    def forward_taps(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
+    def forward_taps(
+        self, images: Tensor, taps: Sequence[str], constants: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """See :class:`~vfd.teachers.sources.source.Source`."""
         out = {}
         blocks = [tap for tap in taps if tap.startswith('block.')]
@@ -95,15 +96,14 @@ class OpenCLIPSource:
             if 'pooled' in taps:
                 out['pooled'] = pooled
             if 'logits' in taps:
-                out['logits'] = (
-                    self.network.logit_scale.exp() * F.normalize(pooled, dim=-1) @ self._texts(pooled).T
-                )
+                assert constants is not None
+                scale = self.network.logit_scale.exp()
+                out['logits'] = scale * F.normalize(pooled, dim=-1) @ constants['text'].to(pooled).T
         return out
 
-    def _texts(self, like: Tensor) -> Tensor:
-        """Unit text embeddings of the class names, (C, D): computed at the first use, after the weights are in."""
-        if self._text is None:
-            assert self._tokenizer is not None
-            tokens = self._tokenizer(self._prompts).to(like.device)
-            self._text = F.normalize(self.network.encode_text(tokens), dim=-1)
-        return self._text.to(like)
+    def constants(self) -> dict[str, Tensor]:
+        """Embed the class names: ``text`` (C, D), unit vectors; nothing without class names."""
+        if self._tokenizer is None:
+            return {}
+        tokens = self._tokenizer(self._prompts).to(self.network.logit_scale.device)
+        return {'text': F.normalize(self.network.encode_text(tokens), dim=-1)}

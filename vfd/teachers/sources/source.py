@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from vfd.errors import UserError, did_you_mean
+from vfd.stores.ragged import Ragged
 from vfd.teachers.normalization import Normalization
 
 # What the libraries raise for images of a size that a network cannot take.
@@ -36,7 +37,11 @@ class Source(Protocol):
         image_size: (height, width) in pixels that the network was built for; None where any size will do or it is not
             known.
         reads: names of the further inputs that :meth:`forward_taps` takes, a subset of
-            :data:`vfd.teachers.teacher.INPUTS`.
+            :data:`vfd.teachers.inputs.INPUTS`.
+
+    A source may also have ``constants() -> dict[str, Tensor]``: what is computed from the weights alone, such as
+    embeddings of class names. The teacher calls it once, when the weights are in and on their device, and gives the
+    result to :meth:`forward_taps` as ``constants``.
     """
 
     name: str
@@ -46,13 +51,19 @@ class Source(Protocol):
     image_size: tuple[int, int] | None
     reads: Set[str]
 
-    def forward_taps(self, images: Tensor, taps: Sequence[str], **inputs: Any) -> dict[str, Tensor]:
+    def forward_taps(
+        self, images: Tensor, taps: Sequence[str], **inputs: Any
+    ) -> dict[str, Tensor | Ragged[Tensor]]:
         """Compute the network's features at the taps.
 
         Args:
             images: (B, 3, H, W), normalised as :attr:`normalization` says.
             taps: names of the table above.
-            **inputs: of :attr:`reads`, those that were given.
+            **inputs: of :attr:`reads`, those that were given; and ``constants`` where the source has them.
+
+        Returns:
+            One tensor a tap, or a :class:`vfd.stores.Ragged` where images have different numbers of answers (regions,
+            points).
         """
         ...
 
