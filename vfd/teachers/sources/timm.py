@@ -152,7 +152,7 @@ class TimmSource:
             return kept.unbind(1)
         return [kept.unsqueeze(1)] * len(self.network.blocks)
 
-    def _head(self, features: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
+    def _head(self, features: Any, taps: Sequence[str]) -> dict[str, Tensor]:
         out = {}
         try:
             if 'pooled' in taps:
