@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from toy_methods import MEAN, POINTS, SIZE, STD
 
 from vfd.apis.exporting import export
@@ -91,7 +92,7 @@ def test_the_prompt_is_resized_with_the_image_and_the_student_needs_none(tmp_pat
     forward = runner.model.teacher.source.network[0].register_forward_pre_hook(
         lambda _, args: seen.append(args[0])
     )
-    batch = next(iter(runner.train_dataloader))
+    batch = pseudo_collate([runner.train_dataloader.dataset[k] for k in range(4)])
     data = runner.model.data_preprocessor(batch, True)
     runner.model(**data, mode='loss')
     forward.remove()
