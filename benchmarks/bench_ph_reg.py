@@ -45,7 +45,7 @@ class Case:
         self.white = (1 - mean) / std
         self.views = sample_views(self.grid, number, SHIFT, (0, 1, 2))
 
-    def ours(self, chunk: int = 32, dtype: torch.dtype | None = None) -> Tensor:
+    def ours(self, chunk: int = 1, dtype: torch.dtype | None = None) -> Tensor:
         """(P * P, D)."""
         views = Views(self.views.shifts[None], self.views.flips[None])
         with torch.autocast('cpu', dtype or torch.bfloat16, enabled=dtype is not None):
@@ -75,25 +75,57 @@ class Case:
 
 
 def compare(
-    name: str,
-    ours: Callable[[], Tensor],
+    sides: dict[str, Callable[[], Tensor]],
     baseline: Callable[[], Tensor],
     aim: float,
     setting: str,
     repeats: int,
     allowed: float = 1e-5,
-) -> Row:
-    """Results first, then CPU seconds of both sides, which take turns."""
-    mine, theirs = ours(), baseline()
-    difference = (mine - theirs).abs().max().item()
-    assert difference <= allowed * max(1.0, theirs.abs().max().item()), difference
-    seconds: list[list[float]] = [[], []]
+) -> list[Row]:
+    """Results first, then CPU seconds of all sides, which take turns; one row a side of ours, by its name."""
+    expected = baseline()
+    differences = [(side() - expected).abs().max().item() for side in sides.values()]
+    assert max(differences) <= allowed * max(1.0, expected.abs().max().item()), differences
+    seconds: list[list[float]] = [[] for _ in range(len(sides) + 1)]
     for _ in range(repeats):
-        for side, times in zip((ours, baseline), seconds, strict=True):
+        for side, times in zip((*sides.values(), baseline), seconds, strict=True):
             begun = time.process_time()
             side()
             times.append(time.process_time() - begun)
-    return Row.of(name, *seconds, aim, difference, f'{setting}, float32, random weights, CPU time')
+    *ours, base = seconds
+    return [
+        Row.of(name, times, base, aim, difference, f'{setting}, float32, random weights, CPU time')
+        for name, times, difference in zip(sides, ours, differences, strict=True)
+    ]
+
+
+def timed_rows(allocator: str, quick: bool) -> list[Row]:
+    """All comparisons of time, under the allocator as it now is."""
+    repeats = 2 if quick else 5
+    case = Case('vit_base_patch14_dinov2', 518, 10, depth=1)
+    setting = f'{allocator}, width 768, 518/14, 10 views'
+    sides = {'views and patch embedding': case.our_embedding}
+    rows = compare(sides, case.plain_embedding, 3.0, setting, repeats)
+    settings = [
+        ('vit_small_patch14_dinov2', 518, 4, None, 1.6, 'ViT-S/14 at 518 px, 4 views'),
+        ('vit_small_patch16_224', 224, 10, None, 1.0, 'ViT-S/16 at 224 px, 10 views'),
+    ]
+    for arch, size, number, patch, aim, setting in settings[: 1 if quick else 2]:
+        case = Case(arch, size, number, patch, depth=2 if quick else 12)
+        sides = {
+            f'target of one image, chunk {chunk}': lambda case=case, chunk=chunk: case.ours(chunk)
+            for chunk in (1, number)
+        }
+        rows += compare(sides, case.baseline, aim, f'{allocator}, {setting}', repeats)
+    return rows
+
+
+def half_rows() -> list[Row]:
+    """How far bfloat16 is from float32; a CPU without bfloat16 arithmetic is slow at it."""
+    case = Case('vit_small_patch16_224', 224, 10)
+    sides = {'target of one image, bf16 autocast': lambda: case.ours(dtype=torch.bfloat16).float()}
+    setting = 'ViT-S/16 at 224 px, 10 views; ours in bfloat16'
+    return compare(sides, case.baseline, 1.0, setting, 2, allowed=0.1)
 
 
 def peak_alone(work: Callable[[], object]) -> float:
@@ -134,40 +166,11 @@ def main() -> None:
     arguments = parse_arguments(__doc__ or '')
     quick = arguments.quick
     memory = memory_rows(2 if quick else 12)  # in processes that are forked before this one has grown
+    rows = timed_rows('default allocator', quick)
     keep_memory()
-    repeats = 3 if quick else 8
-    rows = []
-    case = Case('vit_base_patch14_dinov2', 518, 10, depth=1)
-    rows.append(
-        compare(
-            'views and patch embedding',
-            case.our_embedding,
-            case.plain_embedding,
-            3.0,
-            'width 768, 518/14, 10 views',
-            repeats,
-        )
-    )
-    settings = [
-        ('vit_small_patch14_dinov2', 518, 4, None, 1.6, 'ViT-S/14 at 518 px, 4 views'),
-        ('vit_small_patch16_224', 224, 10, None, 1.0, 'ViT-S/16 at 224 px, 10 views'),
-    ]
-    for arch, size, number, patch, aim, setting in settings[: 1 if quick else 2]:
-        case = Case(arch, size, number, patch, depth=2 if quick else 12)
-        rows.append(
-            compare('target of one image', case.ours, case.baseline, aim, setting, 2 if quick else repeats)
-        )
-        if not quick:
-            half = compare(
-                'target of one image, bf16 autocast',
-                lambda case=case: case.ours(dtype=torch.bfloat16).float(),
-                case.baseline,
-                1.0,
-                setting + '; ours in bfloat16',
-                2,  # a CPU without bfloat16 arithmetic is slow at it
-                allowed=0.1,
-            )
-            rows.append(half)
+    rows += timed_rows('freed memory kept', quick)
+    if not quick:
+        rows += half_rows()
     report([*rows, *memory], arguments, "PH-Reg: speed and memory of the teacher's target")
 
 

@@ -1,4 +1,4 @@
-# ViT-S under ViT-B. Published by the authors: 79.3 % after fine-tuning; a user of their code reports 75.3 %.
+# ViT-S under ViT-B with the decoder of eight blocks, `dec512d8b` in the released code. Published by the authors: 79.3 % after fine-tuning; a user of their code reports 75.3 %.
 _base_ = [
     '../_base_/models/dmae_vit-small_vit-base.py',
     '../_base_/datasets/in1k_mae-pretrain224.py',

@@ -322,7 +322,8 @@ def test_settings_are_the_published_ones(path):
     assert (loss.feature_weight, loss.objectness_weight, loss.warmup_iters) == (0.001, 0.1, 500)
     student, teacher = cfg.model.student, cfg.model.teacher.source.model
     assert student.backbone.drop_path_rate == 0.1 and teacher.backbone.arch == 'base'
-    assert f'vitdet-{student.backbone.arch}_vitdet-base' in path.stem
+    variant = '-h12' if student.backbone.get('num_heads') == 12 else ''
+    assert f'vitdet-{student.backbone.arch}{variant}_vitdet-base' in path.stem
     jitter = next(step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomResize')
     assert (jitter.scale, jitter.ratio_range) == ((1024, 1024), (0.1, 2.0))
     assert cfg.model.data_preprocessor.pad_size_divisor == 1024
@@ -331,6 +332,7 @@ def test_settings_are_the_published_ones(path):
     generic = load(CONFIGS / f'{first}.py')
     assert Path(student.backbone.checkpoint).name == f'epoch_{generic.train_cfg.max_epochs}.pth'
     assert generic.model.student.arch == student.backbone.arch
+    assert generic.model.student.get('num_heads') == student.backbone.get('num_heads')
 
 
 def test_parameter_groups(model_config):

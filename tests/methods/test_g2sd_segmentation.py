@@ -257,6 +257,12 @@ def test_models_build(path):
     for name, value in encoder.state_dict().items():
         if name.startswith('blocks.') and not name.endswith('qkv.bias'):
             assert student.backbone.get_parameter(name).shape == value.shape
+    heads = encoder.blocks[0].attn.num_heads
+    assert (
+        student.backbone.blocks[0].attn.num_heads
+        == heads
+        == (6 if 'small' in path.stem else 12 if '-h12_' in path.stem else 3)
+    )
 
 
 def test_learning_rates_over_the_run():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -87,6 +88,25 @@ def test_every_checkpoint_of_a_run_is_one_that_another_config_writes(path):
         writer = load_config(CONFIGS / f'{run}.py')
         last = writer.train_cfg.get('max_iters', writer.train_cfg.get('max_epochs'))
         assert file == f'{"iter" if "max_iters" in writer.train_cfg else "epoch"}_{last}.pth'
+
+
+@pytest.mark.parametrize('cached', ['', '_cached'])
+@pytest.mark.parametrize('run', ['vit-base-p16_1xb64-linearlr-20k_folder', TINY])
+def test_every_round_has_the_network_of_the_round_before_as_teacher(run, cached, monkeypatch):
+    folders, stores = [], []
+    for number in range(1, 5):
+        monkeypatch.setenv('ROUND', str(number))
+        cfg = config_api.load_config(CONFIGS / f'further-pretrain-stage2_{run}{cached}.py')
+        folder, file = cfg.model.teacher.checkpoint.rsplit('/', 1)
+        folders.append((folder, cfg.get('work_dir') or f'work_dirs/further-pretrain-stage2_{run}'))
+        assert file == f'iter_{cfg.train_cfg.max_iters}.pth'
+        stores += [hook.store for hook in cfg.get('custom_hooks', [])]
+    assert folders[0] == tuple(f'work_dirs/further-pretrain-{stage}_{run}' for stage in ('stage1', 'stage2'))
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(folders))
+    assert len({own for _, own in folders}) == 4 and len(set(stores)) == (4 if cached else 0)
+    monkeypatch.setenv('ROUND', 'two')
+    with pytest.raises(UserError, match='two'):
+        config_api.load_config(CONFIGS / f'further-pretrain-stage2_{run}{cached}.py')
 
 
 @pytest.mark.parametrize('path', FULL, ids=stems(FULL))
@@ -217,6 +237,17 @@ def test_stage_2_starts_from_the_original_and_stage_3_from_stage_2(in_chain):
     new = {name for name in start if f'student.{name}' not in second}
     assert new == {'head.weight', 'head.bias'}
     assert all(torch.equal(start[name], second[f'student.{name}']) for name in start if name not in new)
+
+
+def test_a_second_round_starts_from_the_original_under_the_first_ones_network(in_chain, monkeypatch):
+    monkeypatch.setenv('ROUND', '2')
+    runner = train(CONFIGS / f'further-pretrain-stage2_{TINY}.py', options=OPTIONS)
+    teacher, first = runner.model.teacher.network.state_dict(), state(in_chain, 'stage2')
+    assert all(torch.equal(value, first[f'student.{name}']) for name, value in teacher.items())
+    second = state(in_chain, 'stage2-round2')
+    assert second.keys() == first.keys() and not same(first, second)
+    assert torch.equal(second['student.pos_embed'], state(in_chain, 'mae')['student.pos_embed'])
+    assert not torch.equal(second['student.cls_token'], first['student.cls_token'])
 
 
 @pytest.mark.parametrize('stage', ['stage1', 'stage2', 'stage3'])
