@@ -20,13 +20,14 @@ from vfd.evaluation import rank_statistics as rs
 
 
 def read(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Accuracies (n,) and score -> means over the seeds (n,), parameters and FLOPs last; by name of the student."""
+    """Accuracies (n,) and score -> means over the seeds (n,): the one that was searched by, the others, the sizes."""
     content = json.loads(path.read_text(encoding='utf-8'))
     known = sorted(
         (one for one in content['candidates'] if one['accuracy'] is not None),
         key=lambda one: one['candidate'],
     )
-    scores = {name: np.array([one['scores'][name]['mean'] for one in known]) for name in known[0]['scores']}
+    names = dict.fromkeys([content['ranked_by'], *known[0]['scores']])
+    scores = {name: np.array([one['scores'][name]['mean'] for one in known]) for name in names}
     scores |= {size: np.array([one[size] for one in known], float) for size in ('params', 'flops')}
     return np.array([one['accuracy'] for one in known]), scores
 
@@ -58,7 +59,11 @@ def main() -> None:
                 name, f'{whole[0]:.2f} {bounds(bootstrap)}', f'{samples.mean():.2f} ± {samples.std(ddof=1):.2f}',
                 f'{samples.min():.2f} to {samples.max():.2f}',
             ]  # fmt: skip
-            if name != first:
+            if np.isnan(whole).any():  # the parameters alone give this score
+                continue
+            if name == first or first not in taus:
+                cells += ['', '']
+            else:
                 ahead = [one - other for one, other in zip(taus[name], taus[first], strict=True)]
                 cells += [
                     f'{ahead[0][0]:+.2f} {bounds(ahead[1])}',

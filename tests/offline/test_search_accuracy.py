@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,29 @@ def test_tables_do_not_cut_names(monkeypatch, capsys):
     monkeypatch.setattr(report, 'Console', lambda **given: Console(force_terminal=True, width=100))
     print_report(result, settings)  # a terminal that is too narrow folds
     assert '…' not in capsys.readouterr().out
+
+
+def test_samples_of_a_finished_search_are_compared(folder, monkeypatch, capsys):
+    rows = [f'{a}-{b}-{c},{50 + a + 2 * b + 3 * c}' for a in (1, 2) for b in (1, 2) for c in (1, 2)]
+    (folder / 'known.csv').write_text('\n'.join(['candidate,top1', *rows]))
+    accuracy = dict(file='known.csv', column='top1')
+    result = run(folder / 'out', **NOISE, search__accuracy=accuracy, search__scorers=['relation', 'nwot'])
+    capsys.readouterr()
+    script, ranking = str(ROOT / 'benchmarks/rank_samples.py'), str(result.files['ranking'])
+    for arguments, code in ((['--size', '6', '--samples', '4'], 0), (['--size', '8'], 2)):
+        monkeypatch.setattr(sys, 'argv', [script, ranking, *arguments])
+        try:
+            runpy.run_path(script, run_name='__main__')
+        except SystemExit as leave:
+            assert leave.code == code
+        else:
+            assert code == 0
+    captured = capsys.readouterr()
+    assert '8 students; samples: 4 of 6' in captured.out and 'the ranking has 8 students' in captured.err
+    (tau,) = (row['tau']['mean'] for row in result.correlations if row['score'] == 'nwot')
+    (line, *_) = (line for line in captured.out.splitlines() if line.startswith('| nwot'))
+    assert f'| {tau:.2f} [' in line and ' of 4 |' in line
+    assert 'ahead of relation' in captured.out
 
 
 def test_accuracies_may_be_known_of_some_and_not_of_none(folder, capsys):

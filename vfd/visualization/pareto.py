@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from vfd.visualization.theme import Theme, new_figure, style_axes, to_png
@@ -18,6 +19,15 @@ LONGEST = (
     20  # characters of a name that is written beside its point; longer ones stand below, by their number
 )
 LABELS = 7  # names in a panel at most
+# Where a name may stand, in points from its own: above a front and to its left there is nothing.
+BESIDE = (
+    (-4, 3, 'right'),
+    (5, -10, 'left'),
+    (5, 3, 'left'),
+    (-5, -10, 'right'),
+    (8, -3, 'left'),
+    (-8, -3, 'right'),
+)
 LINE = 0.15  # inches of a line below the panels
 PER_INCH = 14  # characters of such a line
 
@@ -146,23 +156,31 @@ def _finish(axes: Axes, scores: Sequence[float], score: str, title: str, theme: 
 def _label(
     axes: Axes, texts: Sequence[str], x: Sequence[Any], y: Sequence[float], order: Iterable[int], theme: Theme
 ) -> list[int]:
-    """Write names beside their points where there is room; the points that got one."""
+    """Write names beside their points where there is room, over as few points as possible; the points that got one."""
+    known = [i for i, value in enumerate(x) if value is not None]
+    points = axes.transData.transform([(x[i], y[i]) for i in known])
+    halo = [withStroke(linewidth=2.5, foreground=theme.page)]
     taken: list[Any] = []
     done: list[int] = []
     for i in dict.fromkeys(order):
-        # Above a front and to its left there is nothing.
-        for across, up, side in ((-4, 3, 'right'), (5, -10, 'left'), (3, 5, 'left'), (-5, -10, 'right')):
+        places: list[tuple[int, int, Any, Any]] = []  # points below, preference, text, its box
+        for across, up, side in BESIDE:
             note = axes.annotate(
                 texts[i], (x[i], y[i]), xytext=(across, up), textcoords='offset points', ha=side, fontsize=8,
-                color=theme.text, in_layout=False,
+                color=theme.text, path_effects=halo, in_layout=False,
             )  # fmt: skip
             box = note.get_window_extent()
             inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and box.y1 <= axes.bbox.y1
             if inside and not any(box.overlaps(other) for other in taken):
+                places.append((box.count_contains(points), len(places), note, box))
+            else:
+                note.remove()
+        for number, (_, _, note, box) in enumerate(sorted(places, key=lambda one: one[:2])):
+            if number:
+                note.remove()
+            else:
                 taken.append(box)
                 done.append(i)
-                break
-            note.remove()
         if len(done) == LABELS:
             break
     return done
