@@ -1,0 +1,1 @@
+"""Steps that run before training: label, calibrate, mine, search; check and convert what they wrote."""
