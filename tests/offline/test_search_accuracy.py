@@ -6,6 +6,7 @@ import json
 import random
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import numpy as np

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +16,9 @@ from vfd import compat
 from vfd.apis.training import clear_errors
 from vfd.engine import Runner
 from vfd.engine.launch import amp_available, uses_amp, without_amp
+from vfd.errors import UserError
+from vfd.evaluation.teacher_check import TeacherCheck, check_teacher
+from vfd.teachers import Teacher
 
 
 def dry_run(cfg: Config) -> dict[str, str]:
@@ -45,6 +50,7 @@ def dry_run(cfg: Config) -> dict[str, str]:
     rows['schedule'] = ', '.join(type(s).__name__ for s in schedulers) or 'constant'
     rows['starts from'] = _start(cfg)
     rows['versions'] = ', '.join(f'{name} {version}' for name, version in compat.status().items())
+    rows.update(_describe_teacher(runner))
     table = Table(title='dry run: built, not trained', show_header=False, title_justify='left')
     for name, value in rows.items():
         table.add_row(name, value)
@@ -60,7 +66,7 @@ def _build(runner: Runner) -> tuple[Any, list]:
     runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
     schedulers = runner.build_param_scheduler(runner.param_schedulers) if runner.param_schedulers else []
     if runner._val_loop is not None:
-        runner.build_val_loop(runner._val_loop)
+        _ = runner.val_loop  # builds it
     runner.load_or_resume()
     return loop, schedulers
 
@@ -92,6 +98,24 @@ def describe_model(model: nn.Module) -> dict[str, str]:
     if teacher is not None:
         rows.update(teacher.summary())
     return rows
+
+
+def _describe_teacher(runner: Runner) -> dict[str, str]:
+    """A row with the accuracy, or kNN, of a live teacher on validation images; a warning where it is near chance."""
+    teacher = getattr(runner.bare_model, 'teacher', None)
+    if runner._val_loop is None or not isinstance(teacher, Teacher):
+        return {}
+    try:
+        found = check_teacher(
+            teacher,
+            runner.val_loop.dataloader.dataset,
+            lambda data: runner.bare_model.data_preprocessor(data, False),
+        )
+    except UserError as error:
+        found = TeacherCheck('could not be measured', f'the teacher fails on validation images: {error}')
+    if found.warning:
+        print_log(found.warning, 'current', logging.WARNING)
+    return {'teacher now': found.text}
 
 
 def _network_name(module: nn.Module) -> str:
