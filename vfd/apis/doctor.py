@@ -277,7 +277,7 @@ def _resources(model: Any, activations: float, cfg: Config, report: Report) -> N
     teacher = sum(p.numel() * p.element_size() for p in network.parameters()) if network is not None else 0
     needed = parameters + trained * (1 + moments) + teacher + activations
     if torch.cuda.is_available():
-        free, place = torch.cuda.mem_get_info()[0], 'free on the GPU'
+        free, place = float(torch.cuda.mem_get_info()[0]), 'free on the GPU'
     else:
         free, place = _free_memory(), 'free in memory'
     mend = None

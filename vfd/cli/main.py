@@ -17,6 +17,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'train': ('vfd.cli.train', 'train a student, or its supervised baseline'),
     'test': ('vfd.cli.test', 'evaluate a checkpoint'),
     'export': ('vfd.cli.export', 'write a student in another form, and certify it'),
+    'fit-teacher': (
+        'vfd.cli.fit_teacher',
+        'fit a classifier on the frozen features of a network, and measure it',
+    ),
     'label': ('vfd.cli.label', 'store soft labels of many random crops of every image'),
     'calibrate': ('vfd.cli.calibrate', 'keep, soften or drop the stored labels of every crop'),
     'mine': ('vfd.cli.mine', 'score a pool of images with a teacher and keep the best of every class'),
