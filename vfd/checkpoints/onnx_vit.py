@@ -80,14 +80,14 @@ def _to_timm(named: dict[str, np.ndarray], anonymous: list[np.ndarray]) -> dict[
     }
     depth = 1 + max(int(m[1]) for name in named if (m := re.match(r'encoder\.layer\.(\d+)\.', name)))
     for k in range(depth):
-        theirs, ours = f'encoder.layer.{k}.', f'blocks.{k}.'
+        source, target = f'encoder.layer.{k}.', f'blocks.{k}.'
         for kind in ('weight', 'bias'):
-            heads = [named[f'{theirs}attention.attention.{p}.{kind}'] for p in ('query', 'key', 'value')]
-            state[f'{ours}attn.qkv.{kind}'] = np.concatenate(heads)
+            heads = [named[f'{source}attention.attention.{p}.{kind}'] for p in ('query', 'key', 'value')]
+            state[f'{target}attn.qkv.{kind}'] = np.concatenate(heads)
             for old, new in _PARTS.items():
                 if not old.startswith('layer_scale'):
-                    state[f'{ours}{new}.{kind}'] = named[f'{theirs}{old}.{kind}']
+                    state[f'{target}{new}.{kind}'] = named[f'{source}{old}.{kind}']
         for old, new in _PARTS.items():
             if old.startswith('layer_scale'):
-                state[ours + new] = named[theirs + old]
+                state[target + new] = named[source + old]
     return {name: torch.from_numpy(np.ascontiguousarray(array).copy()) for name, array in state.items()}

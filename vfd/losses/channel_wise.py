@@ -120,13 +120,15 @@ class ChannelWiseLoss(nn.Module):
                 f'classes; for other classes give the loss align=({student.shape[1]}, {teacher.shape[1]}).'
             )
         with torch.autocast(student.device.type, enabled=False):
-            ours, theirs = (
+            student_maps, teacher_maps = (
                 maps.to(torch.promote_types(maps.dtype, torch.float32)) for maps in (aligned, teacher)
             )
             if self.mode == 'kl':
-                return self.loss_weight * pixel_wise_kl(ours, theirs, self.temperature)
+                return self.loss_weight * pixel_wise_kl(student_maps, teacher_maps, self.temperature)
             # The released code divides by the student's own channels, also behind the convolution.
-            return self.loss_weight * channel_wise(ours, theirs, self.temperature, student.shape[1])
+            return self.loss_weight * channel_wise(
+                student_maps, teacher_maps, self.temperature, student.shape[1]
+            )
 
     def extra_repr(self) -> str:
         """The settings, for the printed model."""

@@ -64,9 +64,9 @@ def gradient_loss(pred: Tensor, target: Tensor, max_depth: float = 10.0) -> Tens
     """
     total = pred.new_zeros(())
     for stride in _STRIDES:
-        ours, theirs = pred[::stride, ::stride], target[::stride, ::stride]
-        valid = valid_depth(theirs, max_depth)
-        error = torch.log(ours + _EPS) - torch.log(torch.where(valid, theirs, 1.0) + _EPS)
+        pred_grid, target_grid = pred[::stride, ::stride], target[::stride, ::stride]
+        valid = valid_depth(target_grid, max_depth)
+        error = torch.log(pred_grid + _EPS) - torch.log(torch.where(valid, target_grid, 1.0) + _EPS)
         down = (error[:-2] - error[2:]).abs()[valid[:-2] & valid[2:]]
         right = (error[:, :-2] - error[:, 2:]).abs()[valid[:, :-2] & valid[:, 2:]]
         total = total + (down.sum() + right.sum()) / valid.sum().clamp(min=1)
@@ -118,7 +118,7 @@ class GradientLoss(nn.Module):
         if self.legacy_bchw:
             return self.loss_weight * gradient_loss(pred, target, self.max_depth)
         each = [
-            gradient_loss(ours, theirs, self.max_depth)
-            for ours, theirs in zip(pred[:, 0], target[:, 0], strict=True)
+            gradient_loss(pred_grid, target_grid, self.max_depth)
+            for pred_grid, target_grid in zip(pred[:, 0], target[:, 0], strict=True)
         ]
         return self.loss_weight * torch.stack(each).mean()

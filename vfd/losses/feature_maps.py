@@ -19,8 +19,8 @@ from vfd.errors import UserError
 def attention_transfer(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
     """AT: mean squared difference of unit-length maps of mean squared activations, summed over the pairs of maps."""
     terms = [
-        (_attention(ours) - _attention(theirs)).square().mean()
-        for ours, theirs in _same_size(students, teachers)
+        (_attention(student_map) - _attention(teacher_map)).square().mean()
+        for student_map, teacher_map in _same_size(students, teachers)
     ]
     return torch.stack(terms).sum()
 
@@ -32,8 +32,8 @@ def _attention(features: Tensor) -> Tensor:
 def neuron_selectivity(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
     """NST: squared MMD of unit-length channels under the kernel ``(a . b)^2``, summed over the pairs of maps."""
     terms = []
-    for ours, theirs in _same_size(students, teachers):
-        s, t = (F.normalize(features.flatten(2), dim=2) for features in (ours, theirs))
+    for student_map, teacher_map in _same_size(students, teachers):
+        s, t = (F.normalize(features.flatten(2), dim=2) for features in (student_map, teacher_map))
         kernels = [(a @ b.transpose(1, 2)).square().mean() for a, b in ((t, t), (s, s), (s, t))]
         terms.append(kernels[0] + kernels[1] - 2 * kernels[2])
     return torch.stack(terms).sum()
@@ -56,8 +56,8 @@ def channel_correlation(student: Tensor, teacher: Tensor) -> Tensor:
             f"channel correlation compares channel by channel: the student's map is {tuple(student.shape)}, the "
             f"teacher's {tuple(teacher.shape)}. Choose maps of equal width, or the relation loss alone."
         )
-    ours, theirs = _channel_gram(student), _channel_gram(teacher.detach())
-    return (theirs - ours).square().sum() / (student.shape[0] * student.shape[1])
+    student_map, teacher_map = _channel_gram(student), _channel_gram(teacher.detach())
+    return (teacher_map - student_map).square().sum() / (student.shape[0] * student.shape[1])
 
 
 def _channel_gram(features: Tensor) -> Tensor:
@@ -75,19 +75,21 @@ def singular_vectors(students: Sequence[Tensor], teachers: Sequence[Tensor], cou
     total = students[0].new_zeros(())
     before: tuple[Tensor, Tensor] | None = None
     for student, teacher in zip(students, teachers, strict=True):
-        values, theirs = _leading_vectors(teacher.detach(), count)
-        ours = _leading_vectors(student, count + 3)[1]
-        cosine = ours.transpose(1, 2) @ theirs  # (B, count + 3, count)
+        values, teacher_map = _leading_vectors(teacher.detach(), count)
+        student_map = _leading_vectors(student, count + 3)[1]
+        cosine = student_map.transpose(1, 2) @ teacher_map  # (B, count + 3, count)
         largest = cosine.abs() == cosine.abs().amax(1, keepdim=True)
-        ours = ours @ torch.where(largest, cosine.sign(), torch.zeros_like(cosine)) * values[:, None]
-        theirs = theirs * values[:, None]
+        student_map = (
+            student_map @ torch.where(largest, cosine.sign(), torch.zeros_like(cosine)) * values[:, None]
+        )
+        teacher_map = teacher_map * values[:, None]
         if before is not None:
             s, t = (
                 torch.exp(-(now[:, :, None] - past[:, None]).square() / 8)
-                for now, past in zip((ours, theirs), before, strict=True)
+                for now, past in zip((student_map, teacher_map), before, strict=True)
             )
             total = total + (s - t).square().sum() / len(student)
-        before = ours, theirs
+        before = student_map, teacher_map
     return total
 
 
@@ -100,14 +102,14 @@ def _leading_vectors(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def _same_size(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Pairs of maps; the larger of two is pooled to the smaller one's height and width."""
     pairs = []
-    for ours, theirs in zip(students, teachers, strict=True):
-        theirs = theirs.detach()
-        height = min(ours.shape[2], theirs.shape[2])
-        ours, theirs = (
+    for student_map, teacher_map in zip(students, teachers, strict=True):
+        teacher_map = teacher_map.detach()
+        height = min(student_map.shape[2], teacher_map.shape[2])
+        student_map, teacher_map = (
             maps if maps.shape[2] == height else F.adaptive_avg_pool2d(maps, height)
-            for maps in (ours, theirs)
+            for maps in (student_map, teacher_map)
         )
-        pairs.append((ours, theirs))
+        pairs.append((student_map, teacher_map))
     return pairs
 
 

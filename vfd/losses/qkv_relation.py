@@ -37,10 +37,10 @@ def qkv_relation(
         raise UserError(f'qkv_relation: {len(student)} layers of the student, {len(teacher)} of the teacher')
     total = student[0][0].new_zeros(())
     for student_layer, teacher_layer in zip(student, teacher, strict=True):
-        ours = [_split(part, heads) for part in student_layer]
-        theirs = [_split(part.detach(), heads) for part in teacher_layer]
-        for a, a_t in zip(ours, theirs, strict=True):
-            for b, b_t in zip(ours, theirs, strict=True):
+        student_parts = [_split(part, heads) for part in student_layer]
+        teacher_parts = [_split(part.detach(), heads) for part in teacher_layer]
+        for a, a_t in zip(student_parts, teacher_parts, strict=True):
+            for b, b_t in zip(student_parts, teacher_parts, strict=True):
                 total = total + _divergence(_log_relation(a, b), _log_relation(a_t, b_t))
     return total / (len(student) * len(student[0]) ** 2)
 
@@ -58,10 +58,10 @@ def _log_relation(a: Tensor, b: Tensor) -> Tensor:
     return (a @ b.transpose(-1, -2) * a.shape[-1] ** -0.5).log_softmax(-1)
 
 
-def _divergence(ours: Tensor, theirs: Tensor) -> Tensor:
-    if ours.shape != theirs.shape:
+def _divergence(student_parts: Tensor, teacher_parts: Tensor) -> Tensor:
+    if student_parts.shape != teacher_parts.shape:
         raise UserError(
-            f'qkv_relation: relations {tuple(ours.shape)} of the student, {tuple(theirs.shape)} of the teacher. Both '
-            'need the same tokens: the same patches, without distillation or register tokens.'
+            f'qkv_relation: relations {tuple(student_parts.shape)} of the student, {tuple(teacher_parts.shape)} of the '
+            'teacher. Both need the same tokens: the same patches, without distillation or register tokens.'
         )
-    return (theirs.exp() * (theirs - ours)).sum(-1).mean()
+    return (teacher_parts.exp() * (teacher_parts - student_parts)).sum(-1).mean()

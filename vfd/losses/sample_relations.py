@@ -67,8 +67,8 @@ def _angles(features: Tensor) -> Tensor:
 
 def pkt(student: Tensor, teacher: Tensor) -> Tensor:
     """PKT: KL of the row-normalised cosine similarities in [0, 1], mean over all pairs; (B, Ds) and (B, Dt)."""
-    ours, theirs = _similarity_rows(student), _similarity_rows(teacher.detach())
-    return (theirs * ((theirs + PKT_EPS) / (ours + PKT_EPS)).log()).mean()
+    student_rows, teacher_rows = _similarity_rows(student), _similarity_rows(teacher.detach())
+    return (teacher_rows * ((teacher_rows + PKT_EPS) / (student_rows + PKT_EPS)).log()).mean()
 
 
 def _similarity_rows(features: Tensor) -> Tensor:

@@ -20,16 +20,16 @@ def check_same_patches(method: str, student: Any, teacher: Any) -> None:
             images of another size than it was built for.
     """
     source = teacher.source
-    ours, theirs = student.num_patches, getattr(source, 'num_patches', None)
-    if theirs is None:
+    student_patches, teacher_patches = student.num_patches, getattr(source, 'num_patches', None)
+    if teacher_patches is None:
         raise UserError(
             f'{method}: the teacher {source.name} has no patch tokens to compare with. Take a vision transformer: '
             'vfd.MAESource, or vfd.TimmSource with a ViT.'
         )
-    if theirs != ours:
+    if teacher_patches != student_patches:
         raise UserError(
-            f'{method}: the student sees {ours} patches, the teacher {source.name} {theirs}. Both need the same '
-            'img_size and patch_size (or sizes with the same grid).'
+            f'{method}: the student sees {student_patches} patches, the teacher {source.name} {teacher_patches}. Both need '
+            'the same img_size and patch_size (or sizes with the same grid).'
         )
     prefix = source.network.num_prefix_tokens
     if prefix != 1 or source.network.cls_token is None:

@@ -102,13 +102,15 @@ def first_sample_distance(student: Tensor, teacher: Tensor) -> Tensor:
         student: (B, C, H, W) maps (``first_sample_map``) or (B, C) pooled vectors (``first_sample_pooled``).
         teacher: the same.
     """
-    ours, theirs = (features[0].reshape(features.shape[1], -1) for features in (student, teacher))
-    if len(ours) != len(theirs):
+    student_rows, teacher_rows = (
+        features[0].reshape(features.shape[1], -1) for features in (student, teacher)
+    )
+    if len(student_rows) != len(teacher_rows):
         raise UserError(
-            f'this quirk of the released scripts compares channels: {len(ours)} of the student, {len(theirs)} of the '
-            'teacher'
+            f'this quirk of the released scripts compares channels: {len(student_rows)} of the student, '
+            f'{len(teacher_rows)} of the teacher'
         )
-    return (sample_gram(theirs) - sample_gram(ours)).square().sum() / len(ours) ** 2
+    return (sample_gram(teacher_rows) - sample_gram(student_rows)).square().sum() / len(student_rows) ** 2
 
 
 def accumulated_semantic_distance(student: Tensor, teacher_gradients: Sequence[Tensor]) -> Tensor:

@@ -67,9 +67,9 @@ class TableScorer:
     def check(self, candidates: list[str]) -> None:
         """Raise UserError when none of the candidates is in the table."""
         if not self.known.keys() & set(candidates):
-            theirs = ', '.join(list(self.known)[:3]) or 'nothing'
+            listed = ', '.join(list(self.known)[:3]) or 'nothing'
             raise UserError(
-                f'{self.path} has an accuracy of none of the candidates. It has {theirs}; the space has '
+                f'{self.path} has an accuracy of none of the candidates. It has {listed}; the space has '
                 f'{", ".join(candidates[:3])}. The first column (or one named "candidate") names the candidate.'
             )
 

@@ -157,9 +157,9 @@ class G2SDDetector(Distiller):
             'strides of the levels': (strides_of(head), source.strides),
             'anchors a place': (head.num_base_priors, source.num_anchors),
         }
-        for what, (ours, theirs) in pairs.items():
-            if ours != theirs:
+        for what, (student_value, teacher_value) in pairs.items():
+            if student_value != teacher_value:
                 raise UserError(
-                    f'G2SDDetector: {what}: student {ours}, teacher {theirs}. Both are compared place by place and '
-                    'anchor by anchor: give both the same rpn_head.anchor_generator and the same number of levels.'
+                    f'G2SDDetector: {what}: student {student_value}, teacher {teacher_value}. Both are compared place by '
+                    'place and anchor by anchor: give both the same rpn_head.anchor_generator and the same number of levels.'
                 )

@@ -132,31 +132,31 @@ class PHReg(Distiller):
         return [BaseDataElement(pred_features=features) for features in maps]
 
     def _check_pair(self) -> None:
-        theirs = self.teacher.network
+        network = self.teacher.network
         if self.student.num_registers == 0:
             print_log(
                 'PHReg: num_registers=0, so only the weights learn, as in the ablation of the paper',
                 logger='current',
                 level=logging.WARNING,
             )
-        if not isinstance(theirs, RegisterBackbone):
+        if not isinstance(network, RegisterBackbone):
             return
-        same = type(theirs) is type(self.student)
+        same = type(network) is type(self.student)
         for what in ('patch_size', 'out_channels', *(['activation'] if same else [])):
-            ours, other = getattr(self.student, what), getattr(theirs, what)
-            if ours != other:
+            own, other = getattr(self.student, what), getattr(network, what)
+            if own != other:
                 raise UserError(
-                    f'PHReg: {what} is {ours} in the student and {other} in the teacher; they are one network, the '
+                    f'PHReg: {what} is {own} in the student and {other} in the teacher; they are one network, the '
                     'student with registers: give both the same model_name and settings.'
                 )
 
     def _start_from_teacher(self) -> None:
-        theirs = self.teacher.network
-        if type(theirs) is not type(self.student):
+        network = self.teacher.network
+        if type(network) is not type(self.student):
             raise UserError(
                 'PHReg: the student starts from the teacher, but they are not of one kind '
-                f'({type(self.student).__name__} and {type(theirs).__name__}): give student.checkpoint or '
+                f'({type(self.student).__name__} and {type(network).__name__}): give student.checkpoint or '
                 'student.pretrained=True.'
             )
         if not any(parameter.is_meta for parameter in self.student.parameters()):
-            self.student.take(theirs.state_dict(), "the teacher's weights")
+            self.student.take(network.state_dict(), "the teacher's weights")

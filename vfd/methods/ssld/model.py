@@ -106,7 +106,7 @@ class SSLDDistiller(Distiller):
         return losses
 
     def train(self, mode: bool = True) -> SSLDDistiller:
-        """Training mode for what trains; the teacher and frozen parts of the student keep theirs."""
+        """Set the mode of what trains; the teacher and frozen parts of the student stay in eval mode."""
         super().train(mode)
         for module in getattr(self, '_frozen_norms', ()):
             module.eval()
