@@ -7,6 +7,7 @@ from vfd.stores.label_store import LabelForm, LabelledImage, LabelStore, LabelSt
 from vfd.stores.layout import UnfinishedStoreError
 from vfd.stores.maintenance import merge, verify
 from vfd.stores.progress import Plan, Progress
+from vfd.stores.ragged import Ragged, RaggedField
 from vfd.stores.store import Store
 from vfd.stores.writer import StoreWriter
 
@@ -17,6 +18,8 @@ __all__ = [
     'LabelledImage',
     'Plan',
     'Progress',
+    'Ragged',
+    'RaggedField',
     'Store',
     'StoreWriter',
     'StoredCrops',

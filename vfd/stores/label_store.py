@@ -33,7 +33,8 @@ import numpy as np
 
 from vfd.errors import BadDataError, UserError
 from vfd.stores.layout import Block, Fields, StoreMeta, data_names, parse_index_line
-from vfd.stores.store import Store, map_records
+from vfd.stores.records import map_records
+from vfd.stores.store import Store
 from vfd.stores.writer import StoreWriter
 
 KIND = 'labels'
@@ -183,7 +184,7 @@ class LabelStoreWriter:
     @property
     def record_bytes(self) -> int:
         """Bytes on disk for an image, without its index entry."""
-        return self._writer.meta.dtype.itemsize
+        return self._writer.meta.record_bytes()
 
     def append(self, image: LabelledImage) -> None:
         """Add an image.
@@ -218,10 +219,10 @@ def written_files(folder: str | Path) -> dict[str, tuple[int, int]]:
         keys: list[str] = []
         with index.open('rb') as lines, contextlib.suppress(ValueError):  # a kill can cut the last line
             for line in lines:
-                entry = parse_index_line(line)
+                entry = parse_index_line(line, meta)
                 keys += entry.keys if isinstance(entry, Block) else []
         rows = min(len(keys), data.stat().st_size // meta.dtype.itemsize)
-        files = map_records(data, meta, rows)['file'].tolist()
+        files = map_records(folder, name, meta, [rows]).fixed['file'].tolist()
         found.update({key: (size, crc) for key, (size, crc) in zip(keys, files, strict=False)})
     return found
 

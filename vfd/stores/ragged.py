@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,17 +28,21 @@ class Ragged(Generic[Array]):
             has 0.
 
     Raises:
-        ValueError: the counts do not add up to N.
+        ValueError: the counts do not add up to N, or one is negative.
     """
 
     values: Array
     counts: Array
 
     def __post_init__(self) -> None:
-        if self.counts.ndim != 1 or int(self.counts.sum()) != len(self.values):
+        if (
+            self.counts.ndim != 1
+            or int(self.counts.sum()) != len(self.values)
+            or bool((self.counts < 0).any())
+        ):
             raise ValueError(
                 f'{len(self.values)} rows of values do not agree with counts {self.counts.tolist()}: expected (B,) '
-                'counts whose sum is the number of rows'
+                'counts, none below 0, whose sum is the number of rows'
             )
 
     def __len__(self) -> int:
@@ -73,3 +77,17 @@ class Ragged(Generic[Array]):
         import torch
 
         return cls(torch.cat(list(samples)), torch.tensor(counts, device=samples[0].device))  # type: ignore[arg-type]
+
+
+class RaggedField(NamedTuple):
+    """A field of a store that has a number of rows of its own in every record: ``RaggedField('float32', (4,))``.
+
+    Attributes:
+        dtype: numpy name.
+        shape: of one row.
+        is_ragged: a description of a fixed field is ``(dtype, shape)``, and never equals this one.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    is_ragged: bool = True

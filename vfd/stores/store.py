@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from vfd.errors import MissingFileError, UserError
-from vfd.stores.layout import StoreMeta, data_names, read_index, record_crc
+from vfd.stores.layout import Field, StoreMeta, data_names, read_index, record_crc
+from vfd.stores.ragged import Ragged
+from vfd.stores.records import Records, map_records
 
 
 class Store:
@@ -39,14 +41,19 @@ class Store:
             raise MissingFileError(f'no store at {self.path} (it has no meta.json)')
         self.meta = StoreMeta.read(self.path)
         self.keys: list[str] = []
-        self._parts: list[np.ndarray] = []  # structured, one a data file
-        self._files = [self.path / f'{name}.bin' for name in data_names(self.path, self.meta)]
+        self._parts: list[Records] = []  # one a shard
+        self._blocks: list[np.ndarray] = []  # of each part: record and rows at which its blocks begin
+        self._names = data_names(self.path, self.meta)
         crcs: list[int] = []
-        for file in self._files:
-            keys, blocks = read_index(self.path, file.stem, self.meta)
+        for name in self._names:
+            keys, blocks = read_index(self.path, name, self.meta)
             self.keys.extend(keys)
             crcs.extend(crc for block in blocks for crc in block.crc32)
-            self._parts.append(map_records(file, self.meta, len(keys)))
+            ends = np.cumsum(
+                [np.zeros(1 + len(self.meta.ragged), np.int64), *(b.sizes for b in blocks)], axis=0
+            )
+            self._blocks.append(ends)
+            self._parts.append(map_records(self.path, name, self.meta, ends[-1].tolist()))
         self._crcs = np.array(crcs, dtype=np.uint32)
         self._checked = bytearray(len(crcs))  # 1: was read and agrees with its checksum
         self._first = np.cumsum([0, *map(len, self._parts)])  # row at which each part begins
@@ -57,8 +64,8 @@ class Store:
             )
 
     @property
-    def fields(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Name -> (dtype name, shape of one record)."""
+    def fields(self) -> dict[str, Field]:
+        """Name -> (dtype name, shape of one record); a ragged one is a ``RaggedField`` with the shape of one row."""
         return self.meta.fields
 
     @property
@@ -81,19 +88,36 @@ class Store:
         return key in self._row
 
     def __getitem__(self, key: str) -> dict[str, np.ndarray]:
-        """One record, as copies; KeyError when there is none of that key."""
-        return {name: values[0] for name, values in self.read([key]).items()}
+        """One record, as copies, (n, *shape) of a ragged field; KeyError when there is none of that key."""
+        return {
+            name: values.values if isinstance(values, Ragged) else values[0]
+            for name, values in self.read([key]).items()
+        }
 
-    def read(self, keys: Sequence[str]) -> dict[str, np.ndarray]:
-        """Records of ``keys`` (N), in that order: field -> (N, *shape). KeyError names an absent key."""
+    def read(self, keys: Sequence[str]) -> dict[str, Any]:
+        """Records of ``keys`` (N), in that order: field -> array (N, *shape), or a ``Ragged`` of N records.
+
+        KeyError names an absent key.
+        """
         rows = np.array([self._row[key] for key in keys], dtype=np.int64)
         records = np.empty(len(rows), self.meta.dtype)
         for part, first in zip(self._parts, self._first, strict=False):
             inside = (rows >= first) & (rows < first + len(part))
-            records[inside] = part[rows[inside] - first]
+            records[inside] = part.fixed[rows[inside] - first]
         for row in rows.tolist():
             self.check(row)
-        return {name: np.ascontiguousarray(records[name]) for name in self.meta.fields}
+        ragged = [self._record(row).rows for row in rows.tolist()] if self.meta.ragged else []
+        return {
+            name: np.ascontiguousarray(records[name])
+            if name not in self.meta.ragged
+            else Ragged(
+                np.concatenate(
+                    [np.empty((0, *field[1]), field[0]), *(each[name] for each in ragged)], dtype=field[0]
+                ),
+                records[name].astype(np.int64),
+            )
+            for name, field in self.meta.fields.items()
+        }
 
     def row(self, key: str) -> int:
         """Position of a record in ``keys``; KeyError when there is none of that key."""
@@ -107,22 +131,25 @@ class Store:
         """
         if self._checked[row]:
             return
-        part = int(np.searchsorted(self._first, row, side='right')) - 1
-        record = self._parts[part][row - self._first[part]]
-        if record_crc(self.keys[row], record.tobytes()) != self._crcs[row]:
+        (record,) = self._record(row).each()
+        if record_crc(self.keys[row], record) != self._crcs[row]:
+            part = self._part(row)
             raise UserError(
-                f'{self._files[part]}: record {row - self._first[part]} ({self.keys[row]!r}) differs from its '
-                f'checksum. `tools/verify_store.py {self.path}` names all that do; restore the file, or make the '
-                'store anew.'
+                f'{self.path / self._names[part]}.bin: record {row - self._first[part]} ({self.keys[row]!r}) differs '
+                f'from its checksum. `tools/verify_store.py {self.path}` names all that do; restore the file, or make '
+                'the store anew.'
             )
         self._checked[row] = 1
 
     def parts(self) -> list[tuple[int, np.ndarray]]:
-        """The data files, memory-mapped and not checked: (position of the first record, structured array)."""
-        return [(int(first), part) for first, part in zip(self._first, self._parts, strict=False)]
+        """The fixed-width files, memory-mapped and not checked: (position of the first record, structured array)."""
+        return [(int(first), part.fixed) for first, part in zip(self._first, self._parts, strict=False)]
 
-    def array(self, field: str) -> np.ndarray:
-        """One field of all records, memory-mapped and not checked: (len(self), *shape), in the order of ``keys``.
+    def array(self, field: str) -> Any:
+        """One field of all records, memory-mapped and not checked, in the order of ``keys``.
+
+        Returns:
+            Array (len(self), *shape), or a ``Ragged`` of all records whose ``values`` are memory-mapped.
 
         Raises:
             UserError: the store has several shards (merge them first) or no such field.
@@ -131,11 +158,24 @@ class Store:
             raise UserError(f'{self.path} has no field {field!r}; it has {list(self.meta.fields)}')
         if len(self._parts) > 1:
             raise UserError(f'{self.path} has {len(self._parts)} shards; call vfd.stores.merge on it first.')
-        return self._parts[0][field]
+        (part,) = self._parts
+        if field in self.meta.ragged:
+            return Ragged(part.rows[field], part.fixed[field].astype(np.int64))
+        return part.fixed[field]
 
+    def _part(self, row: int) -> int:
+        """The shard that has a record."""
+        return int(np.searchsorted(self._first, row, side='right')) - 1
 
-def map_records(path: Path, meta: StoreMeta, records: int) -> np.ndarray:
-    """Structured read-only memory map of a data file (an empty array when it has no record)."""
-    if records == 0:
-        return np.empty(0, meta.dtype)
-    return np.memmap(path, dtype=meta.dtype, mode='r', shape=(records,))
+    def _record(self, row: int) -> Records:
+        """One record, memory-mapped."""
+        part = self._part(row)
+        local = int(row - self._first[part])
+        blocks = self._blocks[part]
+        begin, *rows = blocks[np.searchsorted(blocks[:, 0], local, side='right') - 1].tolist()
+        records = self._parts[part]
+        ahead = Records(
+            records.fixed[begin : local + 1],
+            {name: records.rows[name][first:] for name, first in zip(records.rows, rows, strict=True)},
+        )
+        return ahead.part(local - begin, local - begin + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from vfd.stores.fingerprint import refuse_changes
 from vfd.stores.layout import (
     BLOCK_ROWS,
     Block,
+    Field,
     Fields,
     StoreMeta,
     end_line,
@@ -27,6 +29,8 @@ from vfd.stores.layout import (
     read_index,
     shard_name,
 )
+from vfd.stores.ragged import Ragged, RaggedField
+from vfd.stores.records import Records, pack_records
 
 try:
     import fcntl
@@ -49,7 +53,8 @@ class StoreWriter:
 
     Args:
         path: folder of the store, made when absent.
-        fields: name -> (dtype name, shape of one record).
+        fields: name -> (dtype name, shape of one record), or ``RaggedField(dtype name, shape of one row)`` where
+            records have different numbers of rows.
         fingerprint: plain JSON values that identify the inputs (see ``fingerprint_files``). A store that was
             begun with other values is refused.
         rank: which shard this process writes.
@@ -71,11 +76,15 @@ class StoreWriter:
         block_rows: int = BLOCK_ROWS,
     ) -> None:
         assert 0 <= rank < world_size and block_rows > 0
-        assert all(np.dtype(kind).kind in 'biuf' for kind, _ in fields.values()), 'fields hold numbers'
+        assert all(np.dtype(field[0]).kind in 'biuf' for field in fields.values()), 'fields hold numbers'
         self.path = Path(path)
         plain = json.loads(json.dumps(fingerprint))  # as it will be read back: tuples become lists
-        fields = {name: (np.dtype(kind).name, tuple(shape)) for name, (kind, shape) in fields.items()}
-        self.meta = StoreMeta(fields, plain, world_size, block_rows)
+        self.meta = StoreMeta(
+            {name: _normalised(field) for name, field in fields.items()}, plain, world_size, block_rows
+        )
+        for name, described in self.meta.ragged.items():
+            assert re.fullmatch(r'[\w.-]+', name), f'a ragged field names a file, {name!r} cannot'
+            assert 0 not in described.shape, f'rows of {name!r} hold no number'
         if not (self.path / 'meta.json').exists():
             atomic_write(self.path / 'meta.json', self.meta.to_json())
         self._merged = is_merged(self.path)
@@ -86,23 +95,25 @@ class StoreWriter:
 
         self.done: set[str] = set()
         self._pending_keys: list[str] = []
-        self._pending: list[np.ndarray] = []  # structured arrays, together one record a pending key
-        self._records = 0  # in complete blocks
+        self._pending: list[Records] = []  # together one record a pending key
+        # Records, and rows of every ragged field, in complete blocks: one number a data file.
+        self._written = np.zeros(1 + len(self.meta.ragged), np.int64)
         if self._merged:
             self.done.update(read_index(self.path, 'merged', self.meta)[0])
             return
         name = shard_name(rank, world_size)
-        self._data = open_locked(self.path / f'{name}.bin')
+        self._data = [open_locked(self.path / f'{name}{suffix}') for suffix in self.meta.files()]
         self._index = open_locked(self.path / f'{name}.jsonl')
         sync_folder(self.path)
         self._recover()
 
-    def append(self, keys: Sequence[str], **arrays: ArrayLike) -> None:
+    def append(self, keys: Sequence[str], **arrays: ArrayLike | Ragged) -> None:
         """Add records.
 
         Args:
             keys: N new keys.
-            arrays: every field of the store, each (N, *shape); cast to the field's dtype.
+            arrays: every field of the store, each (N, *shape), a ragged one as ``Ragged`` of N records with rows
+                (n, *shape); cast to the field's dtype.
 
         Raises:
             UserError: the disk is full, or the store is merged.
@@ -120,12 +131,7 @@ class StoreWriter:
                 f'{self.path} is merged and takes no more records, such as that of {keys[0]!r}. It stays as it is, '
                 'without them; to have them too, write all into another folder.'
             )
-        records = np.zeros(len(keys), self.meta.dtype)
-        for name, (_, shape) in self.meta.fields.items():
-            values = np.asarray(arrays[name])
-            if values.shape != (len(keys), *shape):
-                raise ValueError(f'field {name!r} has shape {values.shape}, expected {(len(keys), *shape)}')
-            records[name] = values
+        records = pack_records(len(keys), arrays, self.meta)
         self._pending_keys.extend(keys)
         self._pending.append(records)
         self.done.update(keys)
@@ -135,16 +141,16 @@ class StoreWriter:
 
     def close(self, finished: bool = True) -> None:
         """Write what is pending; mark the shard as finished if ``finished``. May be called twice."""
-        if self._merged or self._data.closed:
+        if self._merged or self._index.closed:
             return
         with full_disk_named(self.path):
             if self._pending_keys:
                 self._write_block(len(self._pending_keys))
             if finished:
-                self._index.write(end_line(self._records))
+                self._index.write(end_line(int(self._written[0])))
                 _sync(self._index)
-            self._data.close()
-            self._index.close()
+            for file in (*self._data, self._index):
+                file.close()
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -154,56 +160,76 @@ class StoreWriter:
     ) -> None:
         self.close(finished=kind is None)
 
-    def _write_block(self, rows: int) -> None:
-        records = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
-        block = Block.of(self._pending_keys[:rows], records[:rows])
-        self._data.write(records[:rows].tobytes())
-        _sync(self._data)
+    def _write_block(self, number: int) -> None:
+        records = Records.join(self._pending)
+        written = records.part(0, number)
+        block = written.block(self._pending_keys[:number])
+        for file, chunk in zip(self._data, written.chunks(), strict=True):
+            file.write(chunk)
+            _sync(file)
         self._index.write(block.to_line())
         _sync(self._index)
-        self._records += rows
-        self._pending_keys = self._pending_keys[rows:]
-        self._pending = [records[rows:]]
+        self._written += block.sizes
+        self._pending_keys = self._pending_keys[number:]
+        self._pending = [records.part(number, len(records))]
 
     def _recover(self) -> None:
         """Keep the complete blocks, take a short last block back into memory, cut the rest."""
-        itemsize = self.meta.dtype.itemsize
-        stored = self._data.seek(0, os.SEEK_END) // itemsize  # whole records on disk
+        widths = [dtype.itemsize for dtype in self.meta.files().values()]
+        stored = [file.seek(0, os.SEEK_END) // width for file, width in zip(self._data, widths, strict=True)]
         keep = 0  # bytes of the index
         last: Block | None = None  # complete in the index and on the disk, not yet accepted
         lines = self._index.readlines()
         for number, line in enumerate(lines, 1):
-            entry = _parse(line)
+            entry = self._parse(line)
             if entry is None and number < len(lines):
                 raise UserError(
                     f'{self._index.name}, line {number} is damaged, not merely cut off. '
-                    "Delete this shard's two files to compute it again."
+                    "Delete this shard's files to compute it again."
                 )
-            if not isinstance(entry, Block) or self._records + len(entry.keys) > stored:
+            if not isinstance(entry, Block) or (self._written + entry.sizes > stored).any():
                 break
             last = entry
             if len(entry.keys) < self.meta.block_rows:
                 break
             keep += len(line)
-            self._records += len(entry.keys)
+            self._written += entry.sizes
             self.done.update(entry.keys)
         if last is not None:
             short = len(last.keys) < self.meta.block_rows
-            first = self._records if short else self._records - len(last.keys)
-            self._data.seek(first * itemsize)
-            data = self._data.read(len(last.keys) * itemsize)
-            if not last.matches(data):  # a power cut can leave the index ahead of the data
+            first = self._written if short else self._written - last.sizes
+            chunks = []
+            for file, width, begin, size in zip(
+                self._data, widths, first.tolist(), last.sizes.tolist(), strict=True
+            ):
+                file.seek(begin * width)
+                chunks.append(file.read(size * width))
+            if not last.matches(chunks):  # a power cut can leave the index ahead of the data
                 if not short:
                     keep -= len(last.to_line())
-                    self._records = first
+                    self._written = first
                     self.done.difference_update(last.keys)
             elif short:
                 self._pending_keys = list(last.keys)
-                self._pending = [np.frombuffer(data, self.meta.dtype)]
+                self._pending = [Records.of_chunks(chunks, self.meta)]
                 self.done.update(last.keys)
-        for file, size in ((self._index, keep), (self._data, self._records * itemsize)):
+        ends = [int(written) * width for written, width in zip(self._written, widths, strict=True)]
+        for file, size in zip((self._index, *self._data), (keep, *ends), strict=True):
             file.truncate(size)
             file.seek(size)
+
+    def _parse(self, line: bytes) -> Block | int | None:
+        """A block, the end mark, or None when the line is not complete."""
+        try:
+            return parse_index_line(line, self.meta) if line.endswith(b'\n') else None
+        except ValueError:
+            return None
+
+
+def _normalised(field: Field) -> Field:
+    """A field with numpy's name of the dtype."""
+    dtype, shape = np.dtype(field[0]).name, tuple(field[1])
+    return RaggedField(dtype, shape) if isinstance(field, RaggedField) else (dtype, shape)
 
 
 def open_locked(path: Path) -> BinaryIO:
@@ -221,14 +247,6 @@ def open_locked(path: Path) -> BinaryIO:
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _parse(line: bytes) -> Block | int | None:
-    """A block, the end mark, or None when the line is not complete."""
-    try:
-        return parse_index_line(line) if line.endswith(b'\n') else None
-    except ValueError:
-        return None
 
 
 def _inputs(meta: StoreMeta) -> dict[str, Any]:
