@@ -5,7 +5,7 @@ import torch
 from mmengine.structures import BaseDataElement
 
 from vfd.errors import MissingFileError, UserError
-from vfd.stores import StoreWriter
+from vfd.stores import Ragged, RaggedField, StoreWriter
 from vfd.teachers import StoredTeacher, Teacher
 
 RESNET = dict(
@@ -135,3 +135,26 @@ def test_stored_teacher_names_what_is_missing(store, tmp_path):
         StoredTeacher(str(store), str(tmp_path), taps=('features',))
     with pytest.raises(MissingFileError):
         StoredTeacher(str(tmp_path / 'nothing'), str(tmp_path))
+
+
+def test_a_stored_teacher_gives_ragged_fields_and_keys_of_their_own(tmp_path):
+    with StoreWriter(tmp_path / 'store', {'region': RaggedField('float16', (2,))}, {}) as writer:
+        rows = [np.ones((2, 2), np.float16), np.zeros((0, 2), np.float16), np.full((1, 2), 3, np.float16)]
+        writer.append(['a', 'b', 'c'], region=Ragged.of(rows))
+    teacher = StoredTeacher(str(tmp_path / 'store'), taps=('region',))
+    samples = [BaseDataElement(metainfo={'sample_key': key}) for key in 'cba']
+    answer = teacher({'points': [torch.rand(5, 3)] * 3}, data_samples=samples)['region']
+    assert isinstance(answer, Ragged) and answer.counts.tolist() == [1, 0, 2]
+    assert answer.values.dtype == torch.float32 and answer.split()[0].tolist() == [[3, 3]]
+    assert '(2,)' in teacher.summary()['taps']
+
+
+def test_symbolic_links_in_a_data_set(store, tmp_path):
+    """A record is found under the name that the data set gives, wherever the file lies."""
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'disk/1.png').touch()
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images/a').symlink_to(tmp_path / 'disk')
+    teacher = StoredTeacher(str(store), str(tmp_path / 'images'))
+    sample = BaseDataElement(metainfo={'img_path': str(tmp_path / 'images/a/1.png')})
+    assert teacher(torch.rand(1, 3, 8, 8), data_samples=[sample])['logits'].tolist() == [[1, 2, 3]]

@@ -10,6 +10,7 @@ N images, C classes, D features.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,8 @@ def fit_teacher(
     network.input_size = network.input_size or own_size(network)
     network.apply_to_tensors(lambda tensor: tensor.to(choose_device(device)))
     files = train.files + (val.files if val else [])
+    if twice := [path for path, count in Counter(files).items() if count > 1]:
+        raise UserError(f'{len(twice)} images are named twice, or are held out and not, first {twice[0]}')
     side = image_size or network.input_size
     features = pooled_features(network, files, Path(f'{out}.features'), side, batch_size, workers)
     train, val, skipped = (

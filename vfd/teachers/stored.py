@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from vfd.errors import UserError
 from vfd.registry import MODELS
 from vfd.stores import Store
+from vfd.stores.ragged import Ragged
 from vfd.stores.sample_key import sample_key
 
 from .card import TeacherCard
@@ -77,7 +78,7 @@ class StoredTeacher:
 
     def __call__(
         self, images: Any, data_samples: Sequence[Any] | None = None, **inputs: Any
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Read the records of a batch.
 
         Args:
@@ -86,7 +87,7 @@ class StoredTeacher:
             **inputs: must be None: stored answers cannot be narrowed to patches or boxes.
 
         Returns:
-            One float32 tensor (B, ...) a tap.
+            One float32 tensor (B, ...) a tap, or a :class:`vfd.stores.Ragged` of one.
 
         Raises:
             UserError: a sample without a record or a key, or no samples.
@@ -96,13 +97,14 @@ class StoredTeacher:
             raise UserError(
                 'a stored teacher finds its records by the keys of data_samples; the batch has no samples'
             )
-        device = next(filter(None, (getattr(one, 'device', None) for one in tree_leaves(images))))
+        devices = (leaf.device for leaf in tree_leaves(images) if isinstance(leaf, Tensor))
+        device = next(devices, torch.device('cpu'))
         with self._watch.run(device):
             keys = [sample_key(sample, self.data_root) for sample in data_samples]
             if (missing := next((key for key in keys if key not in self._store), None)) is not None:
                 raise UserError(self._not_there(missing))
             records = self._store.read(keys)
-            return {tap: torch.from_numpy(records[tap]).float().to(device) for tap in self.taps}
+            return {tap: _tensors(records[tap], device) for tap in self.taps}
 
     def _not_there(self, key: str) -> str:
         known = f', such as "{self._store.keys[0]}",' if len(self._store) else ''
@@ -134,3 +136,11 @@ class StoredTeacher:
     def __deepcopy__(self, memo: dict) -> StoredTeacher:
         """A copy of the student shares the teacher."""
         return self
+
+
+def _tensors(records: Any, device: Any) -> Tensor | Ragged[Tensor]:
+    """Numpy's records, fixed or ragged, as float32 on a device; counts of rows as they are."""
+    if isinstance(records, Ragged):
+        counts = torch.from_numpy(records.counts).to(device)
+        return Ragged(torch.from_numpy(records.values).float().to(device), counts)
+    return torch.from_numpy(records).float().to(device)

@@ -160,6 +160,6 @@ class G2SDDetector(Distiller):
         for what, (student_value, teacher_value) in pairs.items():
             if student_value != teacher_value:
                 raise UserError(
-                    f'G2SDDetector: {what}: student {student_value}, teacher {teacher_value}. Both are compared place by '
-                    'place and anchor by anchor: give both the same rpn_head.anchor_generator and the same number of levels.'
+                    f'G2SDDetector: {what}: student {student_value}, teacher {teacher_value}. Both are compared at '
+                    'every place and anchor: give both the same rpn_head.anchor_generator and the same number of levels.'
                 )
