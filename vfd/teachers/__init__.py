@@ -2,12 +2,21 @@
 
 from .distiller import Distiller
 from .normalization import Normalization
-from .sources import MAESource, MMDetSource, MMSegSource, MMSource, OpenCLIPSource, TimmSource
+from .sources import (
+    HuggingFaceSource,
+    MAESource,
+    MMDetSource,
+    MMSegSource,
+    MMSource,
+    OpenCLIPSource,
+    TimmSource,
+)
 from .stored import StoredTeacher
 from .teacher import Teacher
 
 __all__ = [
     'Distiller',
+    'HuggingFaceSource',
     'MAESource',
     'MMDetSource',
     'MMSegSource',

@@ -1,5 +1,6 @@
 """Where a teacher's network comes from: one file a library."""
 
+from .huggingface import HuggingFaceSource
 from .mae import MAESource
 from .mmdet import MMDetSource
 from .mmpretrain import MMSource
@@ -8,4 +9,13 @@ from .open_clip import OpenCLIPSource
 from .source import Source
 from .timm import TimmSource
 
-__all__ = ['MAESource', 'MMDetSource', 'MMSegSource', 'MMSource', 'OpenCLIPSource', 'Source', 'TimmSource']
+__all__ = [
+    'HuggingFaceSource',
+    'MAESource',
+    'MMDetSource',
+    'MMSegSource',
+    'MMSource',
+    'OpenCLIPSource',
+    'Source',
+    'TimmSource',
+]
