@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
-GROUPS  = runtime mminstall openclip export quickstart tests
+GROUPS  = runtime mminstall openclip huggingface export quickstart tests
 FILES   = $(GROUPS:%=requirements/%.txt) requirements/constraints.txt setup.py
 # The stamp holds the hash of what was installed: an unchanged environment is not touched again.
 HASH   := $(shell cat $(FILES) | sha256sum | cut -c1-16)

@@ -45,6 +45,7 @@ extras = {
     'detection': core + pick('mmdet'),
     'segmentation': core + pick('mmsegmentation', 'ftfy', 'regex'),
     'openclip': requirements('openclip'),
+    'huggingface': requirements('huggingface'),
     'export': requirements('export'),
 }
 extras['all'] = sorted({line for group in extras.values() for line in group})

@@ -48,7 +48,7 @@ class StateFile:
     container: str = ''
 
 
-def load_state(path: str | Path, *, trust: bool = False) -> StateFile:
+def load_state(path: str | Path, *, trust: bool = False, foreign_names: bool = False) -> StateFile:
     """Read a weight file of any known format and layout.
 
     The format is told by the content. A file with several networks (``student`` and ``teacher`` entries)
@@ -57,6 +57,7 @@ def load_state(path: str | Path, *, trust: bool = False) -> StateFile:
     Args:
         path: ``.pth .pt .th .bin .tar`` (torch), ``.safetensors``, ``.npz`` or ``.pdparams`` (Paddle).
         trust: run the code that a pickled file may hold. Only for files of your own.
+        foreign_names: keep the names of other libraries (transformers, for example) instead of bringing them to timm's.
 
     Returns:
         The tensors with what is known about them.
@@ -81,7 +82,8 @@ def load_state(path: str | Path, *, trust: bool = False) -> StateFile:
         meta = _meta(content)
     container, tensors = _find_tensors(content, path)
     layout = 'vfd' if 'vfd' in meta else 'mmengine' if 'mmengine_version' in meta else 'plain'
-    found, state = translate(_strip_wrappers(tensors), paddle=kind == 'pickle')
+    state = _strip_wrappers(tensors)
+    found, state = (None, state) if foreign_names else translate(state, paddle=kind == 'pickle')
     return StateFile(state, meta, found or layout, file_sha256(path), path, container)
 
 

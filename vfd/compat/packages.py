@@ -39,6 +39,7 @@ PACKAGES = {
     'mmseg': Package(('mmsegmentation', 'onedl-mmsegmentation'), 'segmentation'),
     'timm': Package(('timm',), None),
     'open_clip': Package(('open_clip_torch',), 'openclip'),
+    'transformers': Package(('transformers',), 'huggingface'),
     'onnx': Package(('onnx',), 'export'),
     'onnxscript': Package(('onnxscript',), 'export'),
     'onnxruntime': Package(('onnxruntime', 'onnxruntime-gpu'), 'export'),

@@ -2,11 +2,20 @@
 
 from .card import TeacherCard
 from .normalization import Normalization
-from .sources import MAESource, MMDetSource, MMSegSource, MMSource, OpenCLIPSource, TimmSource
+from .sources import (
+    HuggingFaceSource,
+    MAESource,
+    MMDetSource,
+    MMSegSource,
+    MMSource,
+    OpenCLIPSource,
+    TimmSource,
+)
 from .stored import StoredTeacher
 from .teacher import Teacher
 
 __all__ = [
+    'HuggingFaceSource',
     'MAESource',
     'MMDetSource',
     'MMSegSource',

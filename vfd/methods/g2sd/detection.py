@@ -161,5 +161,5 @@ class G2SDDetector(Distiller):
             if student_value != teacher_value:
                 raise UserError(
                     f'G2SDDetector: {what}: student {student_value}, teacher {teacher_value}. Both are compared at '
-                    'every place and anchor: give both the same rpn_head.anchor_generator and the same number of levels.'
+                    'every place and anchor: give both the same rpn_head.anchor_generator and as many levels.'
                 )

@@ -1,5 +1,6 @@
 """Where a teacher's network comes from: one file a library."""
 
+from .huggingface import HuggingFaceSource
 from .linear_head import LinearHeadSource
 from .mae import MAESource
 from .mmdet import MMDetSource
@@ -10,6 +11,7 @@ from .source import Source
 from .timm import TimmSource
 
 __all__ = [
+    'HuggingFaceSource',
     'LinearHeadSource',
     'MAESource',
     'MMDetSource',
