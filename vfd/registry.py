@@ -5,6 +5,9 @@ at the first look-up, so importing this module stays cheap. Importing it also ma
 the installed torch (:func:`vfd.compat.install`), whatever is imported first.
 """
 
+from importlib import import_module
+from typing import Any
+
 from vfd import compat
 
 compat.install()
@@ -21,10 +24,39 @@ _ROOMS = [
     'vfd.visualization',
 ]
 
+# Types whose base class is of an OpenMMLab package: registry -> type -> package and module. They are imported when they
+# are looked up, so that a config without them does not import the package.
+ON_DEMAND: dict[str, dict[str, tuple[str, str]]] = {
+    'model': {
+        'ViTClassifier': ('mmpretrain', 'vfd.backbones.vit_classifier'),
+        'SegmentationProbe': ('mmseg', 'vfd.evaluation.segmentation_probe'),
+        'LinearSegHead': ('mmseg', 'vfd.evaluation.segmentation_probe'),
+    },
+    'dataset': {'COCOObjectDataset': ('mmseg', 'vfd.datasets.coco_object')},
+}
+
+
+class _Registry(_root.Registry):
+    """A registry that imports some types only when they are looked up."""
+
+    def get(self, key: str) -> Any:
+        """The class of a name, or None.
+
+        Raises:
+            MissingPackageError: its OpenMMLab package is not installed.
+        """
+        if isinstance(key, str):
+            name = key.rpartition('.')[2]
+            if name not in self._module_dict and name in ON_DEMAND.get(self.name, {}):
+                package, module = ON_DEMAND[self.name][name]
+                compat.require(package)
+                import_module(module)
+        return super().get(key)
+
 
 def _child(parent: _root.Registry) -> _root.Registry:
     """The ``vfd`` child of one of mmengine's root registries."""
-    return _root.Registry(parent.name, parent=parent, scope='vfd', locations=_ROOMS)
+    return _Registry(parent.name, parent=parent, scope='vfd', locations=_ROOMS)
 
 
 RUNNERS = _child(_root.RUNNERS)

@@ -1,6 +1,7 @@
 """Student networks on timm's: masked transformers, and backbones for detection and segmentation."""
 
-from importlib.util import find_spec
+from importlib import import_module
+from typing import Any
 
 from vfd.backbones.beit_pyramid import BEiTPyramid
 from vfd.backbones.cifar_resnet import CifarResNet
@@ -38,7 +39,11 @@ __all__ = [
     'sincos_position_table',
 ]
 
-if find_spec('mmpretrain') is not None:  # an optional package; configs for it name it as their scope
-    from vfd.backbones.vit_classifier import ViTClassifier
+_ON_DEMAND = {'ViTClassifier': 'vit_classifier'}  # of an optional package, which they import
 
-    __all__ += ['ViTClassifier']
+
+def __getattr__(name: str) -> Any:
+    """Import what needs an optional package when it is used."""
+    if name in _ON_DEMAND:
+        return getattr(import_module(f'{__name__}.{_ON_DEMAND[name]}'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
