@@ -5,7 +5,7 @@ at the first look-up, so importing this module stays cheap. Importing it also ma
 the installed torch (:func:`vfd.compat.install`), whatever is imported first.
 """
 
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Any
 
 from vfd import compat
@@ -23,20 +23,41 @@ _ROOMS = [
     'vfd.evaluation',
     'vfd.visualization',
 ]
-if find_spec('mmpretrain') is not None:  # an optional package, and slow to import
-    _ROOMS.append('vfd.backbones.vit_classifier')
+
+# Types whose base class is of an OpenMMLab package: registry -> type -> package and module. They are imported when they
+# are looked up, so that a config without them does not import the package.
+ON_DEMAND: dict[str, dict[str, tuple[str, str]]] = {
+    'model': {
+        'ViTClassifier': ('mmpretrain', 'vfd.backbones.vit_classifier'),
+        'SegmentationProbe': ('mmseg', 'vfd.evaluation.segmentation_probe'),
+        'LinearSegHead': ('mmseg', 'vfd.evaluation.segmentation_probe'),
+    },
+    'dataset': {'COCOObjectDataset': ('mmseg', 'vfd.datasets.coco_object')},
+}
 
 
 class _Registry(_root.Registry):
-    """mmengine's registry, which imports the rooms only for a name that is not registered yet.
+    """mmengine's registry, which imports as little as a look-up needs.
 
-    An exported detector that needs ``vfd.backbones`` runs without the teachers and methods.
+    The rooms are imported only for a name that is not registered yet, so that an exported detector with
+    ``vfd.backbones`` runs without teachers and methods; types of ``ON_DEMAND`` are imported by themselves.
     """
 
     def get(self, key: str) -> Any:
-        """The class behind a name, with or without scope; None where nobody registers it."""
-        found = self._module_dict.get(key.removeprefix('vfd.'))
-        return super().get(key) if found is None else found
+        """Return the class of a name, with or without scope; None where nobody registers it.
+
+        Raises:
+            MissingPackageError: its OpenMMLab package is not installed.
+        """
+        if isinstance(key, str):
+            name = key.removeprefix('vfd.')
+            if name not in self._module_dict and name in ON_DEMAND.get(self.name, {}):
+                package, module = ON_DEMAND[self.name][name]
+                compat.require(package)
+                import_module(module)
+            if name in self._module_dict:
+                return self._module_dict[name]
+        return super().get(key)
 
 
 def _child(parent: _root.Registry) -> _root.Registry:

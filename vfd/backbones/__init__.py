@@ -1,5 +1,6 @@
 """Student networks on timm's: masked transformers, and backbones for detection and segmentation."""
 
+from importlib import import_module
 from typing import Any
 
 from vfd.backbones.beit_pyramid import BEiTPyramid
@@ -42,11 +43,11 @@ __all__ = [
     'sincos_position_table',
 ]
 
+_ON_DEMAND = {'ViTClassifier': 'vit_classifier'}  # of an optional package, which they import
+
 
 def __getattr__(name: str) -> Any:
-    """``ViTClassifier`` is imported where it is used: its base class brings all of mmpretrain."""
-    if name != 'ViTClassifier':
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    from vfd.backbones.vit_classifier import ViTClassifier
-
-    return ViTClassifier
+    """Import what needs an optional package when it is used."""
+    if name in _ON_DEMAND:
+        return getattr(import_module(f'{__name__}.{_ON_DEMAND[name]}'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -8,7 +8,8 @@ that appears without it:
   forks;
 - :mod:`vfd.compat.checkpoint_globals`: mmengine's own checkpoints under torch 2.6 and later;
 - :mod:`vfd.compat.transformers5`: mmpretrain beside transformers 5;
-- :mod:`vfd.compat.imported_before`: mmpretrain imported before vfd.
+- :mod:`vfd.compat.imported_before`: mmpretrain imported before vfd;
+- :mod:`vfd.compat.mmpretrain_alone`: mmpretrain without importing mmdet.
 
 :func:`install` applies all but the first, which ``import vfd`` has already done. Importing this module is
 light; :func:`install` imports mmengine and with it torch.
@@ -30,9 +31,16 @@ def install() -> None:
         MissingPackageError: mmengine is not installed.
     """
     require('mmengine')
-    from vfd.compat import checkpoint_globals, imported_before, package_lookup, transformers5
+    from vfd.compat import (
+        checkpoint_globals,
+        imported_before,
+        mmpretrain_alone,
+        package_lookup,
+        transformers5,
+    )
 
     package_lookup.repair()
     checkpoint_globals.repair()
     transformers5.repair()
     imported_before.repair()
+    mmpretrain_alone.repair()

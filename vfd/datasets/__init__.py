@@ -1,6 +1,7 @@
 """Data sets and transforms that the OpenMMLab packages lack."""
 
-from importlib.util import find_spec
+from importlib import import_module
+from typing import Any
 
 from vfd.datasets.depth import DepthFolderDataset, LoadDepth, RandomGammaBrightnessColour
 from vfd.datasets.drop_labels import DropLabels
@@ -27,7 +28,11 @@ __all__ = [
     'read_image_list',
 ]
 
-if find_spec('mmseg') is not None:  # an optional package; configs for it name it as their scope
-    from vfd.datasets.coco_object import COCOObjectDataset
+_ON_DEMAND = {'COCOObjectDataset': 'coco_object'}  # of an optional package, which they import
 
-    __all__ += ['COCOObjectDataset']
+
+def __getattr__(name: str) -> Any:
+    """Import what needs an optional package when it is used."""
+    if name in _ON_DEMAND:
+        return getattr(import_module(f'{__name__}.{_ON_DEMAND[name]}'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

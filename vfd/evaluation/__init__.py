@@ -1,6 +1,7 @@
 """What a representation is worth: probes, zero-shot segmentation, artifacts; and what a score is worth: ranks."""
 
-from importlib.util import find_spec
+from importlib import import_module
+from typing import Any
 
 from vfd.evaluation.artifacts import TokenNorms, cosines, pearson, token_norms, worst_cosines
 from vfd.evaluation.depth import DepthMetric, depth_metrics
@@ -48,7 +49,14 @@ __all__ = [
     'worst_cosines',
 ]
 
-if find_spec('mmseg') is not None:  # an optional package; configs for it name it as their scope
-    from vfd.evaluation.segmentation_probe import LinearSegHead, SegmentationProbe
+_ON_DEMAND = {
+    'LinearSegHead': 'segmentation_probe',
+    'SegmentationProbe': 'segmentation_probe',
+}  # of an optional package, which they import
 
-    __all__ += ['LinearSegHead', 'SegmentationProbe']
+
+def __getattr__(name: str) -> Any:
+    """Import what needs an optional package when it is used."""
+    if name in _ON_DEMAND:
+        return getattr(import_module(f'{__name__}.{_ON_DEMAND[name]}'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

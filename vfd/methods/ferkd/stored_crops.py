@@ -18,12 +18,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mmengine.fileio as fileio
 import numpy as np
 import torch
-from mmpretrain.structures import DataSample
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -35,6 +34,9 @@ from vfd.stores import LabelStore
 from .calibration import LiveCalibration, build_calibration
 from .core import calibrated_type
 from .crops import cut_crop, read_rgb
+
+if TYPE_CHECKING:
+    from mmpretrain.structures import DataSample
 
 _LOOKED_FOR = 50  # images, spread over the store, of which one has to be there
 
@@ -119,6 +121,8 @@ class StoredCropDataset(Dataset):
             BadDataError: the image is absent or cannot be decoded.
             UserError: it is not the image that was labelled, or calibration kept too few of its crops.
         """
+        from mmpretrain.structures import DataSample
+
         path = self.get_data_info(index)['img_path']
         image = self._image(index, path)
         kept = self.crops.kept(index)
