@@ -54,7 +54,7 @@ def _main(args: argparse.Namespace) -> None:
 def _vit(args: argparse.Namespace) -> None:
     from quickstart.vit import vit_quickstart
 
-    vit_quickstart(args.data, args.seeds, args.teacher)
+    vit_quickstart(args.data, args.seeds, teacher=args.teacher)
 
 
 def _ferkd(args: argparse.Namespace) -> None:

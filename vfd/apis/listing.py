@@ -89,7 +89,7 @@ def _metafiles(folder: Path) -> dict[str, tuple[str, ...]]:
         return {}
     import yaml
 
-    described = {}
+    described: dict[str, tuple[str, ...]] = {}
     for file in folder.glob('*/metafile.yml'):
         content = yaml.safe_load(file.read_text(encoding='utf-8'))
         titles = {
