@@ -20,14 +20,14 @@ $(STAMP):
 	touch $@
 
 quickstart: install
-	$(BIN)/python tools/quickstart.py
+	$(BIN)/vfd quickstart
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell vfd tools tests demo benchmarks configs docs *.md
+	$(BIN)/codespell vfd tools examples tests demo benchmarks configs docs *.md
 
 docs: install
 	$(BIN)/mkdocs build --strict --quiet

@@ -269,6 +269,8 @@ def _resources(model: Any, activations: float, cfg: Config, report: Report) -> N
     """Memory of one process and disk of the run, against what there is."""
     import torch
 
+    from vfd.stores.progress import readable_bytes
+
     parameters = sum(p.numel() * p.element_size() for p in model.parameters())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     optimizer = (cfg.optim_wrapper or {}).get('optimizer', {})
@@ -276,17 +278,19 @@ def _resources(model: Any, activations: float, cfg: Config, report: Report) -> N
     network = getattr(getattr(model, 'teacher', None), 'network', None)
     teacher = sum(p.numel() * p.element_size() for p in network.parameters()) if network is not None else 0
     needed = parameters + trained * (1 + moments) + teacher + activations
+    free: float
     if torch.cuda.is_available():
-        free, place = float(torch.cuda.mem_get_info()[0]), 'free on the GPU'
+        free, where = torch.cuda.mem_get_info()[0], 'free on the GPU'
     else:
-        free, place = _free_memory(), 'free in memory'
+        free, where = _free_memory(), 'free in memory'
     mend = None
     if needed > free:
         mend = 'lower train_dataloader.batch_size and raise optim_wrapper.accumulative_counts, or use --amp'
     batch_size = cfg.train_dataloader.get('batch_size', 1)
     report.add(
         'memory',
-        f'about {_gib(needed)} for batches of {batch_size} (without workspace); {_gib(free)} {place}',
+        f'about {readable_bytes(needed)} for batches of {batch_size}, without workspace; '
+        f'{readable_bytes(free)} {where}',
         mend,
     )
     checkpoint = parameters + trained * moments
@@ -299,7 +303,7 @@ def _resources(model: Any, activations: float, cfg: Config, report: Report) -> N
     disk = shutil.disk_usage(there).free
     report.add(
         'disk',
-        f'about {_gib(checkpoint * number)} for {number} checkpoints; {_gib(disk)} free',
+        f'about {readable_bytes(checkpoint * number)} for {number} checkpoints; {readable_bytes(disk)} free',
         'free some space, choose another --work-dir, or lower default_hooks.checkpoint.max_keep_ckpts'
         if checkpoint * number > disk
         else None,
@@ -338,7 +342,3 @@ def _free_memory() -> float:
         if line.startswith('MemAvailable:'):
             return int(line.split()[1]) * 1024
     return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-
-
-def _gib(count: float) -> str:
-    return f'{count / 2**30:.2f} GiB'
