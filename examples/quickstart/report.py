@@ -17,6 +17,7 @@ from vfd import compat
 from vfd.apis.inference import ImageClassificationInferencer
 from vfd.export import live_student
 from vfd.stores import atomic_write
+from vfd.students import forward_taps
 from vfd.visualization import (
     Panel,
     Report,
@@ -182,8 +183,8 @@ def dense_map(network: Any, images: Tensor) -> tuple[np.ndarray, int]:
     strides = [info['reduction'] for info in network.feature_info]
     index = max(i for i, stride in enumerate(strides) if stride <= max(FINEST, min(strides)))
     with torch.inference_mode():
-        maps = network.forward_intermediates(images, indices=[index], intermediates_only=True)
-    return maps[0].numpy(), strides[index]
+        maps = forward_taps(network, images, [f'stage.{index}'])[f'stage.{index}']
+    return maps.numpy(), strides[index]
 
 
 def _data_rows(results: Results) -> dict[str, str]:

@@ -25,6 +25,7 @@ from vfd.apis.training import run
 from vfd.evaluation import knn_predict
 from vfd.export import LiveStudent, live_student
 from vfd.stores import atomic_write
+from vfd.students import forward_taps
 from vfd.visualization import read_scalars
 
 DONE, STARTED = 'done.json', 'started.json'
@@ -119,13 +120,12 @@ def student_knn(student: LiveStudent, data: ImageFolders) -> float:
 
 
 def student_features(student: LiveStudent, data: ImageFolders, files: list[str]) -> np.ndarray:
-    """Pooled features (N, D) of a timm student."""
-    network: Any = student.model.model
+    """Pooled features (N, D) of a student."""
     parts = []
     with torch.inference_mode():
         for begin in range(0, len(files), 250):
             images = as_input(load_images(data.root, files[begin : begin + 250]), student.normalization)
-            parts.append(network.forward_head(network.forward_features(images), pre_logits=True))
+            parts.append(forward_taps(student.model, images, ['pooled'])['pooled'])
     return torch.cat(parts).numpy()
 
 
