@@ -73,8 +73,8 @@ def test_a_sound_set_up(setup, good_teacher):
         'logits (8, 10)',
     ):
         assert fact in report, (fact, report)
-    assert re.search(r'memory: about \d+\.\d MiB for batches of 8', report)
-    assert re.search(r'disk: about \d+\.\d MiB for 3 checkpoints', report)
+    assert re.search(r'memory: about \d+\.\d\d GiB for batches of 8', report)
+    assert re.search(r'disk: about \d+\.\d\d GiB for 3 checkpoints', report)
     assert not (setup.folder / 'work_dirs').exists()  # nothing is written
 
 

@@ -48,10 +48,14 @@ def test_make_targets():
 def test_own_training_from_dry_run_to_export(user_folder, user_command, monkeypatch):
     """As printed, but for fewer and smaller steps."""
     work = user_folder / 'work_dirs/mine'
-    dry, train, resume, baseline, test, export = (
+    doctor, dry, train, resume, baseline, test, export = (
         c for c in commands(README) if re.match('vfd |python tools/', c)
     )
 
+    code, out = user_command(doctor)
+    assert (
+        code in (0, 1) and 'timm:resnet50' in out and 'val data: 6 samples' in out
+    )  # an untrained teacher may be named
     code, out = user_command(dry)
     assert code == 0 and 'SSLDDistiller' in out and 'timm:resnet50' in out and not list(work.glob('*.pth'))
 

@@ -123,6 +123,7 @@ RUNS = {
     'train': ['configs/dmae/dmae_tiny_1xb8-coslr-4e_folder.py', '--cfg-options', 'a=1'],
     'test': ['configs/dmae/dmae_tiny_1xb8-coslr-4e_folder.py'],
     'export': ['c.py', 'w.pth', '--to', 'timm'],
+    'fit-teacher': ['--images', '.', '--model', 'resnet18', '--out', 't.safetensors'],
     'label': ['c.py'],
     'calibrate': ['store', '--out', 'new', '--quantiles', '0', '0', '1'],
     'mine': ['c.py', '--images', '.', '--out', 'list.txt'],

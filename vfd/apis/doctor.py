@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 32  # samples of a data set, spread over it
 BATCH = 8  # samples of the batch that is tried
-NEAR_CHANCE = 2.0  # times the accuracy of guessing
+NEAR_CHANCE = 2.0  # standard errors above the accuracy of guessing
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _teacher_accuracy(model: Any, dataset: Any, cfg: Config, report: Report) -> 
     if getattr(teacher, 'checkpoint', None) == 'random':
         report.add('teacher accuracy', f'{found}; its random weights were asked for by name')
         return
-    near = accuracy < NEAR_CHANCE * chance
+    near = accuracy <= chance + NEAR_CHANCE * (chance * (1 - chance) / len(samples)) ** 0.5
     mend = 'near chance: compare its classes and their order, input_size and normalisation with its training'
     report.add('teacher accuracy', found, mend if near else None)
 
@@ -269,8 +269,6 @@ def _resources(model: Any, activations: float, cfg: Config, report: Report) -> N
     """Memory of one process and disk of the run, against what there is."""
     import torch
 
-    from vfd.stores.progress import readable_bytes
-
     parameters = sum(p.numel() * p.element_size() for p in model.parameters())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     optimizer = (cfg.optim_wrapper or {}).get('optimizer', {})
@@ -278,19 +276,17 @@ def _resources(model: Any, activations: float, cfg: Config, report: Report) -> N
     network = getattr(getattr(model, 'teacher', None), 'network', None)
     teacher = sum(p.numel() * p.element_size() for p in network.parameters()) if network is not None else 0
     needed = parameters + trained * (1 + moments) + teacher + activations
-    free: float
     if torch.cuda.is_available():
-        free, where = torch.cuda.mem_get_info()[0], 'free on the GPU'
+        free, place = float(torch.cuda.mem_get_info()[0]), 'free on the GPU'
     else:
-        free, where = _free_memory(), 'free in memory'
+        free, place = _free_memory(), 'free in memory'
     mend = None
     if needed > free:
         mend = 'lower train_dataloader.batch_size and raise optim_wrapper.accumulative_counts, or use --amp'
     batch_size = cfg.train_dataloader.get('batch_size', 1)
     report.add(
         'memory',
-        f'about {readable_bytes(needed)} for batches of {batch_size}, without workspace; '
-        f'{readable_bytes(free)} {where}',
+        f'about {_gib(needed)} for batches of {batch_size} (without workspace); {_gib(free)} {place}',
         mend,
     )
     checkpoint = parameters + trained * moments
@@ -303,7 +299,7 @@ def _resources(model: Any, activations: float, cfg: Config, report: Report) -> N
     disk = shutil.disk_usage(there).free
     report.add(
         'disk',
-        f'about {readable_bytes(checkpoint * number)} for {number} checkpoints; {readable_bytes(disk)} free',
+        f'about {_gib(checkpoint * number)} for {number} checkpoints; {_gib(disk)} free',
         'free some space, choose another --work-dir, or lower default_hooks.checkpoint.max_keep_ckpts'
         if checkpoint * number > disk
         else None,
@@ -342,3 +338,7 @@ def _free_memory() -> float:
         if line.startswith('MemAvailable:'):
             return int(line.split()[1]) * 1024
     return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+
+
+def _gib(count: float) -> str:
+    return f'{count / 2**30:.2f} GiB'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from vfd.apis.config import load_config
+from vfd.backbones import MaskedAutoencoder
 from vfd.checkpoints import load_into, load_state
 from vfd.datasets import read_image
 from vfd.errors import BadDataError, MissingFileError, UserError
@@ -28,8 +30,9 @@ class ReconstructionInferencer:
     """Hides patches of an image and shows what is predicted there, and the features of student and teacher.
 
     Args:
-        config: of a pre-training: ``vfd.DMAE``, ``vfd.MAE``, ``vfd.SelfDistillMAE`` or ``vfd.G2SDGeneric`` (which
-            predicts no pixels: features only).
+        config: of a pre-training whose student is a :class:`vfd.MaskedAutoencoder`. Its model draws masks
+            (``draw_mask``), predicts pixels where the student has a pixel head, and gives the features that its loss
+            compares (``compared``) where it has a teacher; it is built with its class's ``inference_settings``.
         checkpoint: what that training wrote, or a released file of a masked autoencoder for the student.
         mask_ratio: share of hidden patches; default: the config's.
 
@@ -42,16 +45,16 @@ class ReconstructionInferencer:
     ) -> None:
         loaded = config if isinstance(config, Config) else load_config(config)
         settings: Any = copy.deepcopy(loaded.get('model') or {})
-        if not str((settings.get('student') or {}).get('type')).endswith('MaskedAutoencoder'):
+        student = MODELS.get(str((settings.get('student') or {}).get('type')))
+        if not (inspect.isclass(student) and issubclass(student, MaskedAutoencoder)):
             raise UserError(
                 f'{loaded.filename or "the config"} trains no masked autoencoder: model.student has to be a '
-                'vfd.MaskedAutoencoder, as in the configs of DMAE, MAE and the generic stage of G2SD.'
+                'vfd.MaskedAutoencoder.'
             )
         settings.student.pop('checkpoint', None)  # all weights come from the file of the training
         if mask_ratio is not None:
             settings.mask_ratio = mask_ratio
-        if str(settings.type).endswith('SelfDistillMAE'):
-            settings.target = 'all'  # the teacher then answers for every patch
+        settings.update(getattr(MODELS.get(settings.type), 'inference_settings', {}))
         settings.setdefault('data_preprocessor', loaded.get('data_preprocessor') or _PREPROCESSOR)
         self.notes: list[str] = []
         self._knows_teacher = self._find_teacher(settings.get('teacher'))
@@ -75,7 +78,8 @@ class ReconstructionInferencer:
         file = load_state(checkpoint)
         trained_here = any(name.startswith('student.') for name in file.state)
         load_into(self.model if trained_here else self.model.student, file)
-        if not trained_here and hasattr(self.model, 'compared'):
+        others = [name for name, _ in self.model.named_parameters() if not name.startswith('student.')]
+        if not trained_here and others:
             self._knows_teacher = False
             self.notes.append('The file holds no projector, so that the teacher cannot be compared.')
 
@@ -136,13 +140,9 @@ class ReconstructionInferencer:
 
     def _features(self, inputs: Tensor) -> dict[str, Tensor]:
         """(1, L, D) of the student, and of the teacher in the same space."""
-        model = self.model
-        if hasattr(model, 'compared'):
-            features = model.compared(inputs)
-        else:
-            features = {'student': model.student(inputs)[:, 1:]}
-            if self._knows_teacher:
-                features['teacher'] = model.teacher(inputs)['latent'][:, 1:]
+        if not hasattr(self.model, 'compared'):
+            return {'student': self.model.student(inputs)[:, 1:]}
+        features = self.model.compared(inputs)
         return features if self._knows_teacher else {'student': features['student']}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from vfd.apis.device import choose_device
 from vfd.checkpoints import load_state
 from vfd.datasets import read_image
 from vfd.errors import BadDataError, MissingFileError, UserError
+from vfd.evaluation.zero_shot_segmentation import ZeroShotSegmentor
 from vfd.registry import MODELS, TRANSFORMS
 
 
@@ -70,7 +72,8 @@ class ZeroShotSegmentationInferencer:
     ) -> None:
         cfg = config if isinstance(config, Config) else load_config(config)
         settings: Any = copy.deepcopy(cfg.get('model') or {})
-        if not str(settings.get('type')).endswith('ZeroShotSegmentor'):
+        kind = MODELS.get(str(settings.get('type')))
+        if not (inspect.isclass(kind) and issubclass(kind, ZeroShotSegmentor)):
             raise UserError(
                 f'{cfg.filename or "the config"} has no vfd.ZeroShotSegmentor as its model; take one of '
                 'configs/ph_reg/zero-shot_*.py'

@@ -75,7 +75,7 @@ def relabel(
     """Label the images of a config's data set.
 
     Args:
-        config: with ``model`` (``vfd.RegionLabeller``) and ``train_dataloader`` (``dataset``, ``num_workers``).
+        config: with ``model`` (a labeller) and ``train_dataloader`` (``dataset``, ``num_workers``).
         work_dir: folder of the store; default: the config's, else ``work_dirs/<config name>``.
         options: settings that replace those of the config.
         launcher: ``none``, or ``pytorch`` (torchrun) or ``slurm`` (srun): the ranks then share the images.
@@ -266,11 +266,13 @@ def _check(cfg: Config, config: str | Path) -> None:
                     f'config {config}: relabelling does not read "{where}{name}"{did_you_mean(name, known)}; it reads '
                     f'{", ".join(sorted(known))}'
                 )
-    if cfg.get('model', {}).get('type') != 'vfd.RegionLabeller' or 'dataset' not in cfg.get(
-        'train_dataloader', {}
-    ):
+    labels = hasattr(MODELS.get(str(cfg.get('model', {}).get('type'))), 'label')
+    if not labels or 'dataset' not in cfg.get('train_dataloader', {}):
+        labellers = ', '.join(
+            f'vfd.{name}' for name, cls in MODELS.module_dict.items() if hasattr(cls, 'label')
+        )
         raise UserError(
-            f'config {config}: relabelling needs model=dict(type="vfd.RegionLabeller", ...) and '
+            f'config {config}: relabelling needs a model that labels ({labellers}) and '
             'train_dataloader=dict(dataset=...)'
         )
 

@@ -8,6 +8,7 @@ from vfd.apis.config import load_config
 from vfd.apis.device import choose_device
 from vfd.errors import UserError
 from vfd.methods.ferkd.gallery import regions_picture
+from vfd.methods.ferkd.labeller import RegionLabeller
 from vfd.offline.calibrate import read_names
 from vfd.registry import MODELS
 
@@ -36,7 +37,7 @@ def show_regions(
         A PNG, and a line of text a crop.
     """
     model = load_config(config, options).get('model', {})
-    if model.get('type') != 'vfd.RegionLabeller':
+    if MODELS.get(str(model.get('type'))) is not RegionLabeller:
         raise UserError(f'{config} is no relabelling config: its model is {model.get("type")}')
     names = read_names(class_names)
     labeller = MODELS.build(model).to(choose_device(device))

@@ -18,7 +18,7 @@ pulls what the network makes of whole images to what the teacher makes of them. 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +65,10 @@ class SelfDistillMAE(Distiller):
     Raises:
         UserError: settings that contradict each other, a student with drop path or without pixel head.
     """
+
+    inference_settings: ClassVar[dict[str, Any]] = {
+        'target': 'all'
+    }  # the teacher then answers for every patch
 
     def __init__(
         self,
@@ -145,6 +149,13 @@ class SelfDistillMAE(Distiller):
                 'SelfDistillMAE: the student has drop_path_rate > 0, and would be pulled to the teacher with some '
                 'of its blocks left out. Leave drop_path_rate to the fine-tuning.'
             )
+
+    def compared(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Give the patch tokens (B, L, D) of ``student`` and ``teacher`` for whole images; needs the target ``all``."""
+        return {
+            'student': self.student(inputs)[:, 1:],
+            'teacher': self.teacher(inputs)[TAPS['all']][:, 1:],
+        }
 
     def _check_first(self, inputs: Tensor, hidden: Tensor, answers: dict[str, Tensor]) -> None:
         """Mistakes that show at once, and that training would hide; later batches wait for no comparison."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from vfd.datasets import list_images
 from vfd.errors import BadDataError, UserError
 from vfd.evaluation import cosines, token_norms, worst_cosines
 from vfd.methods.ph_reg.artifact_pictures import TokenMaps, draw_artifacts
+from vfd.methods.ph_reg.denoise import DenoisedTeacher
 from vfd.registry import MODELS, TRANSFORMS
 from vfd.stores import Progress, atomic_write
 from vfd.visualization.theme import LIGHT
@@ -134,7 +136,8 @@ def _pair(before: Analysed, after: Analysed) -> Iterator[tuple[str, Analysed]]:
 
 def _model(cfg: Config, checkpoint: str | Path | None) -> Any:
     settings: Any = copy.deepcopy(cfg.get('model') or {})
-    if not str((settings.get('teacher') or {}).get('type')).endswith('DenoisedTeacher'):
+    kind = MODELS.get(str((settings.get('teacher') or {}).get('type')))
+    if not (inspect.isclass(kind) and issubclass(kind, DenoisedTeacher)):
         raise UserError(
             f'{cfg.filename or "the config"} has no vfd.DenoisedTeacher as model.teacher: give a config of PH-Reg'
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vfd.apis.device import choose_device
 from vfd.checkpoints import load_into, load_state
 from vfd.datasets import read_image
 from vfd.errors import BadDataError, MissingFileError, UserError
+from vfd.methods.ph_reg.model import PHReg
 from vfd.methods.ph_reg.pictures import RegisterMaps
 from vfd.registry import MODELS
 
@@ -47,7 +49,8 @@ class RegisterInferencer:
     ) -> None:
         loaded = config if isinstance(config, Config) else load_config(config)
         settings: Any = copy.deepcopy(loaded.get('model') or {})
-        if not str(settings.get('type')).endswith('PHReg'):
+        kind = MODELS.get(str(settings.get('type')))
+        if not (inspect.isclass(kind) and issubclass(kind, PHReg)):
             raise UserError(
                 f'{loaded.filename or "the config"} trains {settings.get("type") or "nothing"}; this shows what '
                 'vfd.PHReg trains, as in configs/ph_reg/ph-reg_*.py.'
