@@ -41,6 +41,9 @@ class Records:
 
     def each(self) -> Iterator[bytes]:
         """The bytes of every record: its fixed part, then its rows of every ragged field."""
+        if not self.rows:
+            yield from (record.tobytes() for record in self.fixed)
+            return
         ends = [itertools.accumulate(self.fixed[name].tolist(), initial=0) for name in self.rows]
         spans = [itertools.pairwise(end) for end in ends]
         for record, *places in zip(self.fixed, *spans, strict=True):

@@ -171,9 +171,11 @@ class Store:
         """One record, memory-mapped."""
         part = self._part(row)
         local = int(row - self._first[part])
+        records = self._parts[part]
+        if not records.rows:
+            return Records(records.fixed[local : local + 1], {})
         blocks = self._blocks[part]
         begin, *rows = blocks[np.searchsorted(blocks[:, 0], local, side='right') - 1].tolist()
-        records = self._parts[part]
         ahead = Records(
             records.fixed[begin : local + 1],
             {name: records.rows[name][first:] for name, first in zip(records.rows, rows, strict=True)},
