@@ -105,7 +105,7 @@ def rows(name: str, candidates: int, repeats: int) -> list[Row]:
     students: list[dict[str, Any]] = []
     while len(students) < candidates:
         drawn = space.random(rng)  # type: ignore[attr-defined]
-        if not space.fault(drawn):
+        if not space.invalid_reason(drawn):
             students.append(space.student(drawn))
     difference = largest_difference(name, students[:2])  # which also warms both sides up
     images, labels = batch()

@@ -69,7 +69,10 @@ def test_crossover_mixes_both_parents():
 def test_evolution_starts_at_the_start_and_keeps_the_best():
     space = PlainNetSpace(START, num_classes=10, input_size=32)
     history = Evolution(40, 15).run(
-        space, lambda one: -space.cost(one).params, lambda one: not space.fault(one), random.Random(0)
+        space,
+        lambda one: -space.cost(one).params,
+        lambda one: not space.invalid_reason(one),
+        random.Random(0),
     )
     scores = [score for _, score in history]
     assert len({one for one, _ in history}) == 40 and max(scores[20:]) > max(scores[:10])

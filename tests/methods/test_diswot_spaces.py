@@ -133,7 +133,9 @@ def test_the_same_seed_draws_the_same():
 
 def test_a_dead_cell_has_a_finite_score_and_is_refused_by_its_space():
     space = NASBench201Space(10, width=4, cells=1)
-    assert 'dead cell' in space.fault(DEAD) and not space.fault(DEAD.replace('none~0', 'skip_connect~0'))
+    assert 'dead cell' in space.invalid_reason(DEAD) and not space.invalid_reason(
+        DEAD.replace('none~0', 'skip_connect~0')
+    )
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
     teacher = {'type': 'vfd.TimmSource', 'model_name': 'cifar_resnet8', 'num_classes': 10, 'width': 4}
     scores = StudentScorer(teacher, ['sum', 'relation'], [(images, labels)], (0,)).scores(space.student(DEAD))
@@ -182,8 +184,8 @@ def test_structures_grow_split_and_cross():
 
 
 def test_a_structure_of_too_many_layers_is_refused():
-    assert 'more than 5' in PlainNetSpace(START, max_layers=5).fault(START)
-    assert not PlainNetSpace(START).fault(START)
+    assert 'more than 5' in PlainNetSpace(START, max_layers=5).invalid_reason(START)
+    assert not PlainNetSpace(START).invalid_reason(START)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from vfd.errors import UserError
 
 INVALID = float('-inf')  # score of a candidate that could not be scored
 Evaluate = Callable[[str], float]
-Admit = Callable[[str], bool]
+IsFeasible = Callable[[str], bool]
 History = list[tuple[str, float]]
 
 DRAWS = 5_000  # candidates drawn in a row without one that the limits admit
@@ -51,7 +51,7 @@ class Searcher(Protocol):
         """How many candidates will be scored at most."""
         ...
 
-    def run(self, space: Space, evaluate: Evaluate, admit: Admit, rng: Random) -> History:
+    def run(self, space: Space, evaluate: Evaluate, is_feasible: IsFeasible, rng: Random) -> History:
         """Search; the candidates in the order in which they were scored."""
         ...
 
@@ -59,13 +59,13 @@ class Searcher(Protocol):
 class _Planned:
     """A searcher that knows whom it will score before it scores anybody: ranks can share its plan."""
 
-    def plan(self, space: Space, admit: Admit, rng: Random) -> list[str]:
+    def plan(self, space: Space, is_feasible: IsFeasible, rng: Random) -> list[str]:
         """The candidates, in the order in which they are scored."""
         raise NotImplementedError
 
-    def run(self, space: Space, evaluate: Evaluate, admit: Admit, rng: Random) -> History:
+    def run(self, space: Space, evaluate: Evaluate, is_feasible: IsFeasible, rng: Random) -> History:
         """See :class:`Searcher`."""
-        return [(one, evaluate(one)) for one in self.plan(space, admit, rng)]
+        return [(one, evaluate(one)) for one in self.plan(space, is_feasible, rng)]
 
 
 class Exhaustive(_Planned):
@@ -75,9 +75,9 @@ class Exhaustive(_Planned):
         """The size of the space."""
         return len(self._listed(space))
 
-    def plan(self, space: Space, admit: Admit, rng: Random) -> list[str]:
-        """All that are admitted."""
-        return [one for one in self._listed(space) if admit(one)]
+    def plan(self, space: Space, is_feasible: IsFeasible, rng: Random) -> list[str]:
+        """All that are feasible."""
+        return [one for one in self._listed(space) if is_feasible(one)]
 
     def _listed(self, space: Space) -> list[str]:
         found = space.candidates()
@@ -102,16 +102,16 @@ class RandomSearch(_Planned):
         """The budget, or the size of a smaller space."""
         return _at_most(self.budget, space)
 
-    def plan(self, space: Space, admit: Admit, rng: Random) -> list[str]:
+    def plan(self, space: Space, is_feasible: IsFeasible, rng: Random) -> list[str]:
         """As many as the budget allows, each once."""
         listed = space.candidates()
         if listed is not None:
             shuffled = list(listed)
             rng.shuffle(shuffled)
-            return list(islice(filter(admit, shuffled), self.budget))
+            return list(islice(filter(is_feasible, shuffled), self.budget))
         drawn: dict[str, None] = {}
         while len(drawn) < self.budget:
-            one = _draw(lambda: space.random(rng), lambda c: c not in drawn and admit(c))
+            one = _draw(lambda: space.random(rng), lambda c: c not in drawn and is_feasible(c))
             if one is None:
                 break
             drawn[one] = None
@@ -154,21 +154,21 @@ class AgingEvolution:
         """The budget."""
         return self.budget
 
-    def run(self, space: Space, evaluate: Evaluate, admit: Admit, rng: Random) -> History:
+    def run(self, space: Space, evaluate: Evaluate, is_feasible: IsFeasible, rng: Random) -> History:
         """See :class:`Searcher`."""
         left = set(
             space.candidates() or ()
         )  # of a space that is listed: when all were tried, nothing is left to find
         listed = bool(left)
 
-        def admitted(one: str) -> bool:
+        def feasible(one: str) -> bool:
             left.discard(one)
-            return admit(one)
+            return is_feasible(one)
 
-        members: History = self._first(space, evaluate, admitted, rng)
+        members: History = self._first(space, evaluate, feasible, rng)
         history = list(members)
         while members and len(history) < self.budget and not (listed and not left):
-            child = self._child(space, members, admitted, rng)
+            child = self._child(space, members, feasible, rng)
             if child is None:
                 break
             entry = (child, evaluate(child))
@@ -177,24 +177,24 @@ class AgingEvolution:
             members.pop(0)
         return history
 
-    def _first(self, space: Space, evaluate: Evaluate, admit: Admit, rng: Random) -> History:
+    def _first(self, space: Space, evaluate: Evaluate, is_feasible: IsFeasible, rng: Random) -> History:
         size = min(self.population, self.budget)
         members: History = []
         while len(members) < size:
-            one = _draw(lambda: space.random(rng), admit)
+            one = _draw(lambda: space.random(rng), is_feasible)
             if one is None:
                 break
             members += [(one, evaluate(one))] * (size if self.quirk else 1)
         return members
 
-    def _child(self, space: Space, members: History, admit: Admit, rng: Random) -> str | None:
+    def _child(self, space: Space, members: History, is_feasible: IsFeasible, rng: Random) -> str | None:
         for _ in range(PARENTS):
             parent = self._parent(members, rng)
             if self.crossover and rng.random() < self.crossover:
                 parent = space.cross(parent, self._parent(members, rng), rng)
             if self.quirk:
                 return space.mutate(parent, rng)
-            child = _draw(partial(space.mutate, parent, rng), admit)
+            child = _draw(partial(space.mutate, parent, rng), is_feasible)
             if child is not None:
                 return child
         return None
@@ -228,13 +228,15 @@ class Evolution:
         """The budget, or the size of a smaller space."""
         return _at_most(self.budget, space)
 
-    def run(self, space: Space, evaluate: Evaluate, admit: Admit, rng: Random) -> History:
+    def run(self, space: Space, evaluate: Evaluate, is_feasible: IsFeasible, rng: Random) -> History:
         """See :class:`Searcher`."""
         members: History = []
         history: History = []
         seen: set[str] = set()
         while len(history) < self.budget:
-            child = _draw(lambda: self._child(space, members, rng), lambda c: c not in seen and admit(c))
+            child = _draw(
+                lambda: self._child(space, members, rng), lambda c: c not in seen and is_feasible(c)
+            )
             if child is None:
                 break
             seen.add(child)
@@ -254,11 +256,11 @@ class Evolution:
         return space.mutate(parent, rng)
 
 
-def _draw(draw: Callable[[], str], admit: Admit) -> str | None:
-    """The first drawn candidate that is admitted; None when ``DRAWS`` in a row are not."""
+def _draw(draw: Callable[[], str], is_feasible: IsFeasible) -> str | None:
+    """The first drawn candidate that is feasible; None when ``DRAWS`` in a row are not."""
     for _ in range(DRAWS):
         one = draw()
-        if admit(one):
+        if is_feasible(one):
             return one
     return None
 

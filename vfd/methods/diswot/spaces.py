@@ -66,7 +66,7 @@ class StudentSpace:
         """Multiply-accumulates and parameters."""
         raise NotImplementedError
 
-    def fault(self, candidate: str) -> str:
+    def invalid_reason(self, candidate: str) -> str:
         """Why a candidate is not worth scoring; an empty string when it is."""
         return ''
 
@@ -211,7 +211,7 @@ class NASBench201Space(StudentSpace):
         cell = parse_cell(candidate)
         return Cost(*cell_cost(cell, self.width, self.cells, self.num_classes, self.input_size))
 
-    def fault(self, candidate: str) -> str:
+    def invalid_reason(self, candidate: str) -> str:
         """A dead cell."""
         return (
             ''
@@ -282,7 +282,7 @@ class PlainNetSpace(StudentSpace):
         flops = analytic_flops(blocks, self.input_size, self.num_classes)
         return Cost(flops, analytic_params(blocks, self.num_classes))
 
-    def fault(self, candidate: str) -> str:
+    def invalid_reason(self, candidate: str) -> str:
         """Too many layers."""
         count = layer_count(parse_structure(candidate))
         return f'{count} layers, more than {self.max_layers}' if count > self.max_layers else ''

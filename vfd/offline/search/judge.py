@@ -68,7 +68,7 @@ class Judge:
         self._admitted: dict[str, bool] = {}
         self._scored: dict[str, str] = {}  # graph -> the first candidate that has it
 
-    def admit(self, candidate: str) -> bool:
+    def is_feasible(self, candidate: str) -> bool:
         """Whether a candidate is alive, can be built and keeps the limits."""
         if candidate not in self._admitted:
             self._admitted[candidate] = self._admit(candidate)
@@ -107,7 +107,7 @@ class Judge:
         return Counter(self.refused.values())
 
     def _admit(self, candidate: str) -> bool:
-        if fault := self.space.fault(candidate):
+        if fault := self.space.invalid_reason(candidate):
             return self._refuse(candidate, fault.partition(':')[0], fault)
         known = self._cost(candidate)
         if known is None:

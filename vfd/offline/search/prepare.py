@@ -21,7 +21,7 @@ from vfd.registry import TASK_UTILS
 
 
 @dataclass(frozen=True)
-class Prepared:
+class SearchContext:
     """The parts of a search.
 
     Attributes:
@@ -100,7 +100,7 @@ def read_config(config: str | Path | Config, options: dict[str, Any] | None) -> 
     return merged
 
 
-def prepare(cfg: Config, work_dir: str | Path | None) -> Prepared:
+def prepare(cfg: Config, work_dir: str | Path | None) -> SearchContext:
     """Build all parts but the scorer; the config's default scope is set.
 
     Raises:
@@ -119,7 +119,7 @@ def prepare(cfg: Config, work_dir: str | Path | None) -> Prepared:
     if settings.accuracy is not None:
         table = TASK_UTILS.build({'type': 'vfd.TableScorer', 'space': space, **settings.accuracy})
     batches, unreadable = _batches(cfg, settings, space)
-    return Prepared(cfg, folder, settings, space, searcher, table, _teacher(cfg), batches, unreadable)
+    return SearchContext(cfg, folder, settings, space, searcher, table, _teacher(cfg), batches, unreadable)
 
 
 def _built(key: str, config: Mapping[str, Any], method: str) -> Any:

@@ -15,11 +15,11 @@ from mmengine.registry import DefaultScope
 
 from vfd.errors import UserError
 from vfd.offline.search.judge import Candidate, Judge
-from vfd.offline.search.prepare import Prepared, prepare, read_config
+from vfd.offline.search.prepare import SearchContext, prepare, read_config
+from vfd.offline.search.progress import SearchProgress
 from vfd.offline.search.ranking import rank as ranked
 from vfd.offline.search.record import ScoreRecord, StoredScores, record_path, record_paths
 from vfd.offline.search.report import correlation_rows, failure_lines, print_report, ranking_json
-from vfd.offline.search.shown import Shown
 from vfd.offline.search.winner import winner_config
 from vfd.offline.step import Step
 from vfd.stores import Progress, atomic_write
@@ -129,11 +129,11 @@ def verify_search(
     return faults
 
 
-def _score(parts: Prepared, judge: Judge, record: ScoreRecord, step: Step) -> bool:
+def _score(parts: SearchContext, judge: Judge, record: ScoreRecord, step: Step) -> bool:
     """Score what is this rank's to score; whether everything is scored."""
     known = {name for name, entry in record.entries.items() if 'scores' in entry}
     if not parts.planned:
-        with Shown(step, parts.searcher.total(parts.space), known, parts.settings.seeds) as shown:
+        with SearchProgress(step, parts.searcher.total(parts.space), known, parts.settings.seeds) as shown:
 
             def evaluate(candidate: str) -> float:
                 score = judge.evaluate(candidate)
@@ -144,7 +144,7 @@ def _score(parts: Prepared, judge: Judge, record: ScoreRecord, step: Step) -> bo
         return True
     plan = _plan(parts, judge)
     share = [one for one in plan if step.owns(parts.space.graph_key(one))]
-    with Shown(step, len(share), known.intersection(share), parts.settings.seeds) as shown:
+    with SearchProgress(step, len(share), known.intersection(share), parts.settings.seeds) as shown:
         for one in share:
             judge.evaluate(one)
             shown.count(one)
@@ -156,31 +156,31 @@ def _score(parts: Prepared, judge: Judge, record: ScoreRecord, step: Step) -> bo
     return True
 
 
-def _plan(parts: Prepared, judge: Judge) -> list[str]:
+def _plan(parts: SearchContext, judge: Judge) -> list[str]:
     """The candidates that will be scored; of a space that is listed the refused ones count as looked at too."""
     listed = parts.space.candidates()
     total = parts.searcher.total(parts.space)
     with Progress('checking candidates', total if listed is None else len(listed)) as progress:
 
-        def admit(candidate: str) -> bool:
-            admitted = judge.admit(candidate)
-            if admitted or listed is not None:
+        def is_feasible(candidate: str) -> bool:
+            feasible = judge.is_feasible(candidate)
+            if feasible or listed is not None:
                 progress.advance(1)
-            return admitted
+            return feasible
 
-        return parts.searcher.plan(parts.space, admit, random.Random(parts.settings.seed))
+        return parts.searcher.plan(parts.space, is_feasible, random.Random(parts.settings.seed))
 
 
-def _walk(parts: Prepared, judge: Judge, evaluate: Callable[[str], float]) -> None:
+def _walk(parts: SearchContext, judge: Judge, evaluate: Callable[[str], float]) -> None:
     """The whole search in one process."""
     rng = random.Random(parts.settings.seed)
-    history = parts.searcher.run(parts.space, evaluate, judge.admit, rng)
+    history = parts.searcher.run(parts.space, evaluate, judge.is_feasible, rng)
     total = parts.searcher.total(parts.space)
     if not parts.planned and 0 < len(history) < total:
         print(f'{len(history)} of {total}: nothing more can be drawn from the space within the limits')
 
 
-def _result(parts: Prepared, judge: Judge, seconds: float, files: dict[str, Path]) -> SearchResult:
+def _result(parts: SearchContext, judge: Judge, seconds: float, files: dict[str, Path]) -> SearchResult:
     """From scores to a ranking."""
     if not judge.found:
         kinds = ', '.join(f'{count} {kind}' for kind, count in judge.counts().most_common()) or 'none drawn'
@@ -199,19 +199,19 @@ def _result(parts: Prepared, judge: Judge, seconds: float, files: dict[str, Path
     return SearchResult(best, scorer, rows, dict(judge.counts()), judge.failures(), seconds, files)
 
 
-def _ranking_text(result: SearchResult, parts: Prepared) -> str:
+def _ranking_text(result: SearchResult, parts: SearchContext) -> str:
     content = ranking_json(result, parts.settings, parts.unreadable)
     return json.dumps(content, indent=1, allow_nan=False) + '\n'
 
 
-def _winner_text(result: SearchResult, parts: Prepared) -> str | None:
+def _winner_text(result: SearchResult, parts: SearchContext) -> str | None:
     """None where the config does not say how to train."""
     if parts.cfg.get('train_cfg') is None:
         return None
     return winner_config(parts.cfg, parts.space.student(result.ranking[0].name))
 
 
-def _write(result: SearchResult, parts: Prepared) -> None:
+def _write(result: SearchResult, parts: SearchContext) -> None:
     files = result.files
     files['ranking'], files['picture'] = parts.folder / 'ranking.json', parts.folder / 'pareto.png'
     atomic_write(files['ranking'], _ranking_text(result, parts))

@@ -12,7 +12,7 @@ from vfd.stores import Progress
 SEED_BYTES = 200  # of a candidate's line in the record, about
 
 
-class Shown:
+class SearchProgress:
     """A plan as soon as the first candidate has told how long one takes, then the progress.
 
     Args:
@@ -40,7 +40,7 @@ class Shown:
     def _start(self, seconds: float | None) -> Progress:
         return self.step.run(self.total, self.done, SEED_BYTES * self.seeds, seconds)
 
-    def __enter__(self) -> Shown:
+    def __enter__(self) -> SearchProgress:
         return self
 
     def __exit__(
