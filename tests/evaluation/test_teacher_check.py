@@ -39,7 +39,7 @@ def prepare(data):
     return ClsDataPreprocessor()(data)
 
 
-def teacher(tap='logits', answer=None, accuracy=None, knows=True):
+def teacher(tap='logits', answer=None, accuracy=None, knows=True, bn='eval'):
     calls = []
 
     def call(images, data_samples=None):
@@ -53,7 +53,7 @@ def teacher(tap='logits', answer=None, accuracy=None, knows=True):
             return call(*args, **kwargs)
 
     card = TeacherCard(accuracy=accuracy, held_out=100)
-    return Callable(taps=(tap,), card=card, classes=('a', 'b'), input_size=224, bn='train', calls=calls)
+    return Callable(taps=(tap,), card=card, classes=('a', 'b'), input_size=224, bn=bn, calls=calls)
 
 
 def test_a_good_teacher():
@@ -69,9 +69,12 @@ def test_classes_in_another_order_are_near_chance():
 
 
 def test_a_teacher_that_was_better_when_it_was_made():
-    half = teacher(accuracy=0.99, answer=lambda x: torch.eye(CLASSES)[x[:, 0, 0, 0].long().clamp(max=2)])
+    half = teacher(
+        accuracy=0.99, bn='train', answer=lambda x: torch.eye(CLASSES)[x[:, 0, 0, 0].long().clamp(max=2)]
+    )
     found = check_teacher(half, Colours(), prepare)
     assert '0.990' in found.warning and '224' in found.warning and 'train' in found.warning
+    assert half.calls == [64]  # one batch, as its statistics are those of a batch
     assert not check_teacher(teacher(accuracy=0.99), Colours(), prepare).warning
 
 

@@ -6,6 +6,7 @@ import shutil
 
 import cv2
 import numpy as np
+import open_clip
 import pytest
 import torch
 from safetensors import safe_open
@@ -118,7 +119,7 @@ def test_a_run_that_was_interrupted_goes_on(images, made, tmp_path, monkeypatch)
     assert again.card == first.card
 
 
-@pytest.mark.parametrize('kind', ['mm', 'two classifiers'])
+@pytest.mark.parametrize('kind', ['mm', 'clip', 'two classifiers'])
 def test_any_other_network_gets_a_linear_head(kind, images, tmp_path):
     torch.manual_seed(0)
     source = dict(
@@ -133,8 +134,16 @@ def test_any_other_network_gets_a_linear_head(kind, images, tmp_path):
             data_preprocessor=dict(mean=[100.0] * 3, std=[50.0] * 3, to_rgb=True),
         )
         source = dict(type='vfd.MMSource', model=model)
+    if kind == 'clip':
+        (tmp_path / 'vfd-fit-clip.json').write_text(
+            '{"embed_dim": 16, "vision_cfg": {"image_size": 64, "layers": 1, "width": 64, "patch_size": 16, '
+            '"head_width": 32}, "text_cfg": {"width": 32, "heads": 2, "layers": 1}}'
+        )
+        open_clip.add_model_config(tmp_path)
+        source = dict(type='vfd.OpenCLIPSource', model_name='vfd-fit-clip')
+    size = {'input_size': 64} if kind == 'mm' else {}  # the others know it
     done = api.fit_teacher(
-        {'source': source, 'checkpoint': 'random', 'input_size': 64},
+        {'source': source, 'checkpoint': 'random', **size},
         api.class_folders(images),
         tmp_path / 'head.safetensors',
         workers=0,

@@ -44,7 +44,8 @@ def check_teacher(teacher: Any, dataset: Any, prepare: Callable[[dict], dict]) -
 
     With the tap ``logits`` that is its accuracy and cross-entropy on images spread over the data set; with any other
     tap the accuracy of nearest neighbours by the mean features of its last tap, on images of a few classes. Results
-    that chance could give are a warning, and so is an accuracy far below the one that the weight file names.
+    that chance could give are a warning, and so is an accuracy far below the one that the weight file names. A teacher
+    with ``bn='train'`` sees all images as one batch, and moves its statistics as in a step of training.
 
     Args:
         teacher: a live :class:`vfd.Teacher`.
@@ -120,8 +121,9 @@ def _run(
 ) -> tuple[Tensor, Tensor]:
     """Answers (N, D) and labels (N,)."""
     answers, labels, begun = [], [], time.monotonic()
-    for first in range(0, len(rows), CHUNK):
-        batch = prepare(pseudo_collate([dataset[row] for row in rows[first : first + CHUNK]]))
+    chunk = IMAGES if teacher.bn == 'train' else CHUNK
+    for first in range(0, len(rows), chunk):
+        batch = prepare(pseudo_collate([dataset[row] for row in rows[first : first + chunk]]))
         answer = teacher(batch['inputs'], data_samples=batch['data_samples'])[tap]
         if not isinstance(answer, Tensor):
             raise UserError(f'the tap "{tap}" gives another number of answers for each image')
