@@ -80,6 +80,21 @@ def test_chunks_do_not_change_the_answer(chunk):
     )
 
 
+@pytest.mark.parametrize(
+    ('side', 'given', 'expected'), [(37, None, 1), (32, None, 2), (12, None, 14), (37, 5, 5)]
+)
+def test_a_cpu_runs_fewer_of_large_views_at_once(side, given, expected):
+    passes = []
+
+    def ask(shown: torch.Tensor) -> torch.Tensor:
+        passes.append(len(shown))
+        return torch.zeros(len(shown), side * side, 2)
+
+    views = drawn(1, 40, (side, side))
+    denoise_images(ask, torch.zeros(1, 3, side * PATCH, side * PATCH), views, FILL.float(), PATCH, given)
+    assert set(passes[:-1]) == {expected}
+
+
 @torch.no_grad()
 def test_equal_views_run_once_and_count_as_often_as_drawn():
     model, batch = toy('vit').double(), images(1).double()

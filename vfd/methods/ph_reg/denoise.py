@@ -111,7 +111,8 @@ class DenoisedTeacher(Teacher):
         num_views: N; 10 as published. 1 gives the features of the image as it is.
         shift_frac: largest shift over the side of the image.
         offset_sampling: ``fps`` or ``uniform``, see :func:`~vfd.methods.ph_reg.views.sample_views`.
-        chunk: views that run at once. Memory grows with it; the answer does not depend on it.
+        chunk: views that run at once. Memory grows with it; the answer does not depend on it. None: on a
+            CPU as many as have 2048 patches together (1 at 518 px), 32 elsewhere.
         kwargs: the other settings of :class:`vfd.Teacher` (``dtype``, ``compile``, ``input_size`` ...).
 
     A call takes ``seed`` (B, 3), see :meth:`extract`.
@@ -130,10 +131,10 @@ class DenoisedTeacher(Teacher):
         num_views: int = 10,
         shift_frac: float = 0.15,
         offset_sampling: Sampling = 'fps',
-        chunk: int = 32,
+        chunk: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if num_views < 1 or chunk < 1:
+        if num_views < 1 or (chunk is not None and chunk < 1):
             raise UserError(f'DenoisedTeacher: num_views={num_views}, chunk={chunk}; both are at least 1')
         if not 0 <= shift_frac < 1:
             raise UserError(f'DenoisedTeacher: shift_frac={shift_frac}; a fraction of the side, such as 0.15')
@@ -217,7 +218,7 @@ def denoise(
     images: Tensor,
     views: Views,
     fill: Tensor,
-    chunk: int = 32,
+    chunk: int | None = None,
     dense_of: Callable[..., Tensor] | None = None,
 ) -> Tensor:
     """The mean over views, which are gathered as tokens; equal views are computed once and count as often as drawn.
@@ -227,7 +228,7 @@ def denoise(
         images: (B, 3, H, W), normalised.
         views: (B, N, ...).
         fill: (3,), the normalised colour of what is outside an image: white.
-        chunk: views that run at once.
+        chunk: views that run at once; None as in :class:`DenoisedTeacher`.
         dense_of: the network's method of that name, compiled perhaps.
 
     Returns:
@@ -241,7 +242,7 @@ def denoise(
         index = token_index(grid, some, images.device)
         return dense_of(table[torch.tensor(image, device=images.device)[:, None], index], grid)
 
-    return _average(ask, len(images), grid, views, chunk)
+    return _average(ask, len(images), grid, views, chunk or _chunk(images.device, grid))
 
 
 @torch.no_grad()
@@ -251,14 +252,15 @@ def denoise_images(
     views: Views,
     fill: Tensor,
     patch_size: int,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> Tensor:
     """As `denoise`, for any function of images: (V, 3, H, W) to (V, T, D). The views are made as images."""
 
     def ask_views(image: list[int], some: Views) -> Tensor:
         return ask(shift_images(images[image], some, patch_size, fill))
 
-    return _average(ask_views, len(images), _grid(images, patch_size), views, chunk)
+    grid = _grid(images, patch_size)
+    return _average(ask_views, len(images), grid, views, chunk or _chunk(images.device, grid))
 
 
 def _average(
@@ -268,6 +270,11 @@ def _average(
     for image, some, times in _different(views, chunk):
         average.add(ask(image, some).unflatten(1, grid), image, some, times)
     return average.mean()
+
+
+def _chunk(device: torch.device, grid: tuple[int, int]) -> int:
+    """How many views at once are fastest (CPU: see benchmarks/results/bench_ph_reg.md)."""
+    return min(32, max(1, 2048 // (grid[0] * grid[1]))) if device.type == 'cpu' else 32
 
 
 def _different(views: Views, chunk: int) -> Iterator[tuple[list[int], Views, list[int]]]:
