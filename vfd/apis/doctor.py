@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 32  # samples of a data set, spread over it
 BATCH = 8  # samples of the batch that is tried
-NEAR_CHANCE = 2.0  # standard errors above the accuracy of guessing
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,8 @@ def _examine(cfg: Config, report: Report) -> None:
         if model is None:
             return
         if getattr(model, 'teacher', None) is not None:
-            with report.check('teacher accuracy'):
-                _teacher_accuracy(model, datasets.get('val'), cfg, report)
+            with report.check('teacher now'):
+                _teacher_accuracy(model, datasets.get('val'), report)
         if datasets.get('train') is not None and cfg.get('train_cfg') is not None:
             with report.check('one batch'):
                 _one_batch(model, datasets['train'], cfg, report)
@@ -189,30 +188,19 @@ def _model(cfg: Config, report: Report) -> Any:
     return model
 
 
-def _teacher_accuracy(model: Any, dataset: Any, cfg: Config, report: Report) -> None:
-    """Top-1 accuracy of a teacher with classes on labelled validation samples, against guessing."""
-    import torch
+def _teacher_accuracy(model: Any, dataset: Any, report: Report) -> None:
+    """What a live teacher knows about the validation data, as the dry run measures it."""
+    from vfd.evaluation.teacher_check import check_teacher
+    from vfd.teachers import Teacher
 
     teacher = model.teacher
-    if dataset is None or 'logits' not in teacher.taps or not teacher.num_classes:
+    if dataset is None or not isinstance(teacher, Teacher):
         return
-    batch = _batch(cfg.val_dataloader, dataset, LOOKED_AT)
-    data = model.data_preprocessor(batch, False)
-    samples = data.get('data_samples') or []
-    if not samples or not all('gt_label' in sample for sample in samples):
-        return
-    with torch.no_grad():
-        logits = teacher(data['inputs'], data_samples=samples)['logits']  # (B, C)
-    labels = torch.cat([sample.gt_label for sample in samples]).to(logits.device)
-    accuracy = (logits.argmax(1) == labels).double().mean().item()
-    chance = 1 / teacher.num_classes
-    found = f'{accuracy:.3f} on {len(samples)} validation samples (guessing: {chance:.3f})'
-    if getattr(teacher, 'checkpoint', None) == 'random':
-        report.add('teacher accuracy', f'{found}; its random weights were asked for by name')
-        return
-    near = accuracy <= chance + NEAR_CHANCE * (chance * (1 - chance) / len(samples)) ** 0.5
-    mend = 'near chance: compare its classes and their order, input_size and normalisation with its training'
-    report.add('teacher accuracy', found, mend if near else None)
+    found = check_teacher(teacher, dataset, lambda data: model.data_preprocessor(data, False))
+    if teacher.checkpoint == 'random':
+        report.add('teacher now', f'{found.text}; its random weights were asked for by name')
+    else:
+        report.add('teacher now', found.text, found.warning or None)
 
 
 def _one_batch(model: Any, dataset: Any, cfg: Config, report: Report) -> None:
@@ -269,6 +257,8 @@ def _resources(model: Any, activations: float, cfg: Config, report: Report) -> N
     """Memory of one process and disk of the run, against what there is."""
     import torch
 
+    from vfd.stores.progress import readable_bytes
+
     parameters = sum(p.numel() * p.element_size() for p in model.parameters())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     optimizer = (cfg.optim_wrapper or {}).get('optimizer', {})
@@ -277,16 +267,17 @@ def _resources(model: Any, activations: float, cfg: Config, report: Report) -> N
     teacher = sum(p.numel() * p.element_size() for p in network.parameters()) if network is not None else 0
     needed = parameters + trained * (1 + moments) + teacher + activations
     if torch.cuda.is_available():
-        free, place = float(torch.cuda.mem_get_info()[0]), 'free on the GPU'
+        free, where = float(torch.cuda.mem_get_info()[0]), 'free on the GPU'
     else:
-        free, place = _free_memory(), 'free in memory'
+        free, where = _free_memory(), 'free in memory'
     mend = None
     if needed > free:
         mend = 'lower train_dataloader.batch_size and raise optim_wrapper.accumulative_counts, or use --amp'
     batch_size = cfg.train_dataloader.get('batch_size', 1)
     report.add(
         'memory',
-        f'about {_gib(needed)} for batches of {batch_size} (without workspace); {_gib(free)} {place}',
+        f'about {readable_bytes(needed)} for batches of {batch_size}, without workspace; '
+        f'{readable_bytes(free)} {where}',
         mend,
     )
     checkpoint = parameters + trained * moments
@@ -299,7 +290,7 @@ def _resources(model: Any, activations: float, cfg: Config, report: Report) -> N
     disk = shutil.disk_usage(there).free
     report.add(
         'disk',
-        f'about {_gib(checkpoint * number)} for {number} checkpoints; {_gib(disk)} free',
+        f'about {readable_bytes(checkpoint * number)} for {number} checkpoints; {readable_bytes(disk)} free',
         'free some space, choose another --work-dir, or lower default_hooks.checkpoint.max_keep_ckpts'
         if checkpoint * number > disk
         else None,
@@ -338,7 +329,3 @@ def _free_memory() -> float:
         if line.startswith('MemAvailable:'):
             return int(line.split()[1]) * 1024
     return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-
-
-def _gib(count: float) -> str:
-    return f'{count / 2**30:.2f} GiB'
