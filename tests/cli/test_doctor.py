@@ -67,14 +67,15 @@ def test_a_sound_set_up(setup, good_teacher):
         'timm:test_efficientnet',
         'teacher.pth',
         'mean 123.675',
-        '1.000 on 20 validation samples (guessing: 0.100)',
+        'accuracy 1.000',
+        'on 20 validation images (chance 0.100)',
         'inputs (8, 3, 64, 64)',
         'loss_ssld',
         'logits (8, 10)',
     ):
         assert fact in report, (fact, report)
-    assert re.search(r'memory: about \d+\.\d\d GiB for batches of 8', report)
-    assert re.search(r'disk: about \d+\.\d\d GiB for 3 checkpoints', report)
+    assert re.search(r'memory: about \d+\.\d MiB for batches of 8', report)
+    assert re.search(r'disk: about \d+\.\d MiB for 3 checkpoints', report)
     assert not (setup.folder / 'work_dirs').exists()  # nothing is written
 
 
@@ -124,7 +125,7 @@ def test_a_work_dir_that_is_a_file(setup):
 def test_a_teacher_near_chance(setup):
     code, report = setup()
     mend = to_mend(report)
-    assert code == 1 and set(mend) == {'teacher accuracy'} and 'normalisation' in mend['teacher accuracy']
+    assert code == 1 and set(mend) == {'teacher now'} and 'input_size' in mend['teacher now']
 
 
 def test_a_misspelt_key(setup):

@@ -10,8 +10,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-from vfd.apis.exporting import export, export_arguments, run_export
+from vfd.apis.exporting import export
 from vfd.backbones import MaskedViT
+from vfd.cli.export import arguments
+from vfd.cli.export import run as run_export
 from vfd.errors import UserError
 from vfd.export import TARGETS
 from vfd.registry import MODELS
@@ -291,7 +293,7 @@ def test_command_line_takes_a_part(folder, tmp_path, capsys):
     import argparse
 
     parser = argparse.ArgumentParser()
-    export_arguments(parser)
+    arguments(parser)
     files = [str(folder / 'dist_token.py'), str(folder / 'dist_token.pth'), '--out', str(tmp_path)]
     options = ['--to', 'timm', '--part', 'backbone', '--images', str(folder / 'images')]
     run_export(parser.parse_args([*files, *options]))

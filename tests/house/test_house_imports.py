@@ -1,5 +1,6 @@
 """Importing vfd is light, and the rooms import only what they may."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -32,3 +33,24 @@ def test_import_contracts_are_kept():
     program = Path(sys.executable).with_name('lint-imports')
     done = subprocess.run([program, '--no-cache'], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and ' 0 broken' in done.stdout, done.stdout + done.stderr
+
+
+def registered_models(path: Path) -> set[str]:
+    """Classes of a file that enter the registry of models."""
+    return {
+        node.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        and any('MODELS.register_module' in ast.unparse(one) for one in node.decorator_list)
+    }
+
+
+def test_apis_offline_steps_and_commands_name_no_method():
+    """Neither as a type in a config nor in a comparison; text for people may."""
+    methods = set().union(*map(registered_models, ROOT.glob('vfd/methods/**/*.py')))
+    assert {'DMAE', 'MAE', 'PHReg', 'RegionLabeller'} <= methods
+    for room in ('apis', 'offline', 'cli'):
+        for path in (ROOT / 'vfd' / room).rglob('*.py'):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    assert node.value.removeprefix('vfd.') not in methods, f'{path}:{node.lineno}'

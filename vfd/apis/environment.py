@@ -44,7 +44,9 @@ def _python() -> Line:
 
 def _package(module: str, version: str, tested: dict[str, str]) -> tuple[str, str | None]:
     if version == 'not installed':
-        return version, _command(module) if module in NEEDED else None
+        if module in NEEDED:
+            return version, _command(module)
+        return f'{version}; for configs that need it: {_command(module)}', None
     reference = next((tested[name] for name in PACKAGES[module].distributions if name in tested), None)
     number = re.match(r'[\w.]+', version)
     same = reference is None or (number is not None and number[0] == reference)

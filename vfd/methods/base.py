@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from mmengine.model import BaseModel
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ class Method(BaseModel):
     """
 
     accumulative_counts = 1  # iterations of one optimizer step; the Runner sets it
+    # replace those of the config where a demo builds the model
+    inference_settings: ClassVar[dict[str, Any]] = {}
 
     def __init__(
         self,

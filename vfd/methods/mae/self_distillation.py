@@ -66,9 +66,7 @@ class SelfDistillMAE(Distiller):
         UserError: settings that contradict each other, a student with drop path or without pixel head.
     """
 
-    inference_settings: ClassVar[dict[str, Any]] = {
-        'target': 'all'
-    }  # the teacher then answers for every patch
+    inference_settings: ClassVar[dict[str, Any]] = {'target': 'all'}  # the teacher answers for every patch
 
     def __init__(
         self,
