@@ -7,6 +7,7 @@ import types
 
 import numpy as np
 import pytest
+import timm
 import torch
 from mmengine.config import Config
 from PIL import Image
@@ -17,6 +18,7 @@ from vfd.checkpoints import file_sha256, load_state
 from vfd.errors import MissingFileError, MissingPackageError, UserError
 from vfd.export import TARGETS, load_target
 from vfd.export.images import real_images
+from vfd.export.timm_folder import crop
 from vfd.registry import MODELS
 
 PREPROCESSOR = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'to_rgb': True}
@@ -156,13 +158,38 @@ def test_snippets_give_the_same_answer(folder, tmp_path):
         torch.testing.assert_close(answer, answers['timm'], atol=1e-4, rtol=1e-4)
 
 
-def test_hf_folder_says_how_to_prepare_images(folder, tmp_path):
-    certificate = export(folder / 'timm_cnn.py', folder / 'timm_cnn.pth', 'hf', tmp_path)
+@pytest.mark.parametrize('target', ['timm', 'hf'])
+def test_timm_folders_say_how_to_prepare_images(folder, tmp_path, target):
+    certificate = export(folder / 'timm_cnn.py', folder / 'timm_cnn.pth', target, tmp_path)
     config = json.loads((certificate.artefact.parent / 'config.json').read_text())
     assert config['architecture'] == 'test_efficientnet' and config['num_classes'] == 5
     assert config['label_names'] == list('abcde') and 'num_classes' not in config['model_args']
-    assert config['pretrained_cfg']['mean'] == pytest.approx([0.485, 0.456, 0.406])
-    assert config['pretrained_cfg']['input_size'] == [3, 32, 32]
+    model = timm.create_model(f'local-dir:{certificate.artefact.parent}', pretrained=True)
+    known = timm.data.resolve_data_config(model=model, use_test_size=True)
+    assert known['mean'] == pytest.approx([0.485, 0.456, 0.406]) and known['input_size'] == (3, 32, 32)
+    assert known['crop_pct'] == 1.0 and known['crop_mode'] == 'squash'
+    assert model.num_classes == 5 and list(model.pretrained_cfg['label_names']) == list('abcde')
+
+
+@pytest.mark.parametrize(
+    ('pipeline', 'expected'),
+    [
+        (
+            [
+                {'type': 'mmpretrain.ResizeEdge', 'scale': 256, 'edge': 'short', 'interpolation': 'bicubic'},
+                {'type': 'CenterCrop', 'crop_size': 224},
+            ],
+            {'crop_pct': 0.875, 'crop_mode': 'center', 'interpolation': 'bicubic'},
+        ),
+        (
+            [{'type': 'Resize', 'scale': (32, 32)}],
+            {'crop_pct': 1.0, 'crop_mode': 'squash', 'interpolation': 'bilinear'},
+        ),
+        ([{'type': 'PackInputs'}], {'crop_pct': 1.0, 'crop_mode': 'center'}),
+    ],
+)
+def test_crops_in_timms_words(pipeline, expected):
+    assert crop(pipeline) == expected
 
 
 def test_mmpretrain_inferencer_reads_the_export(folder, tmp_path):

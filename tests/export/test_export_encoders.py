@@ -104,7 +104,9 @@ PIPELINES = {
     ],
 }
 CASES = [
-    *((name, target, None) for name in ('dmae', 'detector') for target in TARGETS),
+    *(('dmae', target, None) for target in TARGETS),
+    *(('detector', target, None) for target in TARGETS if target != 'mmdet'),
+    ('detector', 'mmdet', 'backbone'),
     *(('generic', target, None) for target in ('timm', 'mmpretrain', 'mmseg', 'safetensors')),
     *(('segmentor', target, 'backbone') for target in TARGETS),
     *(('dist_token', target, None) for target in TARGETS if target != 'onnx'),
@@ -184,6 +186,7 @@ def test_encoder_target(folder, tmp_path, name, target, part):
     assert certificate.max_error <= certificate.limit and certificate.batch_sizes == [3, 1]
     written = json.loads((tmp_path / target / 'certificate.json').read_text())
     heads_leave = name in ('dist_token', 'classifier') and target not in ('mmdet', 'mmseg')
+    heads_leave |= (name, target) == ('detector', 'safetensors')
     assert written['part'] == (part or ('model' if heads_leave else 'backbone'))
     assert written['teacher'] == {'source': 'a teacher'}
     assert written['preprocessing']['channel_order'] == 'RGB' and written['preprocessing']['mean'] == MEAN
@@ -204,7 +207,7 @@ def test_encoder_target(folder, tmp_path, name, target, part):
             {'head', 'fc_norm'},
             'map (B, D, h, w) of the patches after the last block',
         ),
-        ('detector', 'mmdet', 64, {'neck', 'bbox_head', 'adapter'}, 'feature maps'),
+        ('detector', 'torchscript', 64, {'neck', 'bbox_head', 'adapter'}, 'feature maps'),
         ('segmentor', 'timm', 32, {'decode_head'}, 'maps (B, D, h, w) after blocks 0, 1, 2, 3, no pyramid'),
     ],
 )
@@ -242,8 +245,10 @@ def test_snippets_give_the_tokens_that_the_encoder_gives(folder, tmp_path):
 
 @pytest.mark.parametrize(('name', 'package'), [('detector', 'mmdet'), ('segmentor', 'mmseg')])
 def test_dense_configs_name_what_they_need(folder, tmp_path, name, package):
-    config = Config.fromfile(run(folder, name, package, tmp_path).artefact.with_name('student.py'))
-    assert config.custom_imports.imports == ['vfd.registry']
+    config = Config.fromfile(
+        run(folder, name, package, tmp_path, 'backbone').artefact.with_name('student.py')
+    )
+    assert config.custom_imports.imports == ['vfd.backbones']
     assert config.backbone.type.startswith('vfd.') and 'checkpoint' not in config.backbone
     plain = Config.fromfile(run(folder, 'dmae', package, tmp_path).artefact.with_name('student.py'))
     assert plain.custom_imports.imports == ['mmpretrain.models']
@@ -260,7 +265,7 @@ def test_export_holds_no_decoder(folder, tmp_path):
 def test_parts_that_do_not_exist(folder, tmp_path):
     with pytest.raises(UserError, match='masked autoencoder'):
         run(folder, 'dmae', 'timm', tmp_path, 'model')
-    with pytest.raises(UserError, match='detector'):
+    with pytest.raises(UserError, match='RPNHead'):
         run(folder, 'detector', 'onnx', tmp_path, 'model')
     with pytest.raises(UserError, match='mmdet takes the backbone'):
         run(folder, 'dist_token', 'mmdet', tmp_path, 'model')

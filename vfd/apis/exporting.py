@@ -57,11 +57,12 @@ def export(
 
     form = load_target(target)
     loaded = config if isinstance(config, MMConfig) else load_config(config)
+    _check_inputs(loaded, target, images)
     student, reason = choose_part(live_student(loaded, checkpoint), form, part)
     if reason:
         print_log(f'exporting the backbone: {reason}', logger='current')
     output = form.output(student)
-    batch, names, others = _inputs(loaded, student, target, images)
+    batch, names, others = _inputs(loaded, student, images)
     allowed = form.TOLERANCE if tolerance is None else tolerance
     final = Path(out if out is not None else Path(checkpoint).parent / 'export') / target
     with staging_folder(final) as folder:
@@ -81,18 +82,12 @@ def export(
     return certificate
 
 
-def _inputs(
-    config: Config, student: LiveStudent, target: str, images: Any
-) -> tuple[Any, list[str], list[Any]]:
-    """What is exported with, its names, and all that is compared where that is not a matter of the target."""
-    from vfd.export import real_images
-    from vfd.export.example_inputs import example_inputs
+def _check_inputs(config: Config, target: str, images: Any) -> None:
+    """Only some targets and no images for a student that does not read images."""
     from vfd.export.target import ANY_INPUT
 
-    spec = config.get('example_inputs')
-    if not spec:
-        batch, names = real_images(config, student, images)
-        return batch, names, []
+    if not config.get('example_inputs'):
+        return
     if images is not None:
         raise UserError('the config has example_inputs, which stand for images: leave --images out')
     if target not in ANY_INPUT:
@@ -100,6 +95,17 @@ def _inputs(
             f'--to {target} is for students that read images, and the config has example_inputs; take one of '
             f'{", ".join(ANY_INPUT)}'
         )
+
+
+def _inputs(config: Config, student: LiveStudent, images: Any) -> tuple[Any, list[str], list[Any]]:
+    """What is exported with, its names, and all that is compared where that is not a matter of the target."""
+    from vfd.export import real_images
+    from vfd.export.example_inputs import example_inputs
+
+    spec = config.get('example_inputs')
+    if not spec:
+        batch, names = real_images(config, student, images)
+        return batch, names, []
     first, second = example_inputs(spec), example_inputs(spec, seed=1)
     return first, ['example_inputs'], [first, second]
 

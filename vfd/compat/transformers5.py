@@ -16,9 +16,14 @@ import importlib.metadata
 import importlib.util
 
 
+def needed() -> bool:
+    """Whether mmpretrain is there beside a transformers that is too new for it."""
+    return importlib.util.find_spec('mmpretrain') is not None and _transformers_major() >= 5
+
+
 def repair() -> None:
     """Switch mmpretrain's multimodal models off where the installed transformers is too new for them."""
-    if importlib.util.find_spec('mmpretrain') is None or _transformers_major() < 5:
+    if not needed():
         return
     from mmpretrain.utils import dependency
 

@@ -94,7 +94,7 @@ class TwoStageGraph(nn.Module):
 
         logits = head.mask_head(_pooled(head.mask_roi_extractor, maps, boxes))  # (N, C, m, m)
         if not head.mask_head.class_agnostic:
-            logits = logits[torch.arange(len(labels)), labels][:, None]
+            logits = logits[torch.arange(labels.shape[0]), labels][:, None]  # len() is a constant of a trace
         pasted, _ = _do_paste_mask(logits.sigmoid(), boxes, *size, skip_empty=False)
         return boxes, scores, labels, pasted >= head.test_cfg.mask_thr_binary
 

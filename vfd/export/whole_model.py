@@ -13,12 +13,13 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 
-from vfd.compat import compiled_available
+from vfd.compat import compiled_available, transformers5
 from vfd.errors import UserError
 from vfd.export.student import Answer, LiveStudent
 from vfd.registry import DATASETS, MODELS
 
 CONFIG_NAME = 'student.py'
+REPAIRS = 'vfd.compat.installed'
 # Of each package: the data set that needs no files of its own, the visualizer and its hook.
 _PARTS = {
     'mmdet': ('BaseDetDataset', 'DetLocalVisualizer', 'DetVisualizationHook'),
@@ -67,7 +68,7 @@ def package_model(student: LiveStudent, package: str) -> Any:
 
 def snippet(artefact: Path, package: str) -> str:
     """The lines that load it and use it on an image."""
-    lines = [] if compiled_available() else ['import vfd  # mmcv has no compiled operators here']
+    lines = [f'import {REPAIRS}  # before mmdet or mmseg'] if repairs_needed() else []
     config = artefact.with_name(CONFIG_NAME)
     init_name, use = {
         'mmdet': ('init_detector', 'inference_detector'),
@@ -150,9 +151,12 @@ def _imports(model: dict[str, Any]) -> list[str]:
                     f'{name} is a part of a method, which an exported model does without: --part backbone'
                 )
             rooms.add(room)
-    if not rooms and not compiled_available():
-        return ['vfd.compat']  # stand-ins for mmcv's operators
-    return sorted(rooms)
+    return sorted(rooms) or ([REPAIRS] if repairs_needed() else [])  # vfd's networks bring the repairs
+
+
+def repairs_needed() -> bool:
+    """Whether the packages cannot be imported here without `vfd.compat`: no compiled mmcv, or a new transformers."""
+    return not compiled_available() or transformers5.needed()
 
 
 def _plain(node: Any, package: str) -> Any:
