@@ -48,6 +48,7 @@ def read_config(name: str, origin: str | None, config: dict | None, trust: bool)
 
     try:
         if config is None:
+            assert origin is not None
             return AutoConfig.from_pretrained(origin, trust_remote_code=trust)
         rest = copy.deepcopy(config)
         return AutoConfig.for_model(rest.pop('model_type'), **rest)
