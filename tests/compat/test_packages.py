@@ -10,7 +10,7 @@ from vfd.errors import MissingPackageError
 
 
 def test_installed_packages_pass():
-    for package in ('torch', 'mmengine', 'mmdet', 'mmseg', 'mmpretrain', 'open_clip'):
+    for package in ('torch', 'mmengine', 'mmdet', 'mmseg', 'mmpretrain', 'open_clip', 'transformers'):
         compat.require(package)
 
 
@@ -21,6 +21,7 @@ def test_installed_packages_pass():
         ('mmdet', 'pip install "vfd[detection]"'),
         ('mmseg', 'pip install "vfd[segmentation]"'),
         ('open_clip', 'pip install "vfd[openclip]"'),
+        ('transformers', 'pip install "vfd[huggingface]"'),
         ('onnxruntime', 'pip install "vfd[export]"'),
         ('timm', 'pip install "timm"'),
         ('no_such_package', 'pip install "no_such_package"'),

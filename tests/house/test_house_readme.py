@@ -48,7 +48,7 @@ def test_make_targets():
 
 def test_extras_exist():
     named = set(re.findall(r'\.\[(\w+)\]', README.read_text()))
-    named |= {'detection', 'segmentation', 'openclip', 'export', 'all'}
+    named |= {'detection', 'segmentation', 'openclip', 'huggingface', 'export', 'all'}
     assert named <= set(importlib.metadata.metadata('vfd').get_all('Provides-Extra'))
 
 
