@@ -10,7 +10,7 @@ from vfd.errors import MissingPackageError
 
 
 def test_installed_packages_pass():
-    for package in ('torch', 'mmengine', 'mmdet', 'mmseg', 'mmpretrain', 'open_clip'):
+    for package in ('torch', 'mmengine', 'mmdet', 'mmseg', 'mmpretrain', 'open_clip', 'transformers'):
         compat.require(package)
 
 
@@ -21,6 +21,7 @@ def test_installed_packages_pass():
         ('mmdet', 'pip install "vfdistill[detection]"'),
         ('mmseg', 'pip install "vfdistill[segmentation]"'),
         ('open_clip', 'pip install "vfdistill[openclip]"'),
+        ('transformers', 'pip install "vfdistill[huggingface]"'),
         ('onnxruntime', 'pip install "vfdistill[export]"'),
         ('timm', 'pip install "timm"'),
         ('no_such_package', 'pip install "no_such_package"'),

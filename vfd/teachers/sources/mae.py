@@ -28,7 +28,7 @@ from vfd.errors import UserError
 from vfd.registry import MODELS
 from vfd.teachers.normalization import Normalization
 
-from .source import check_taps, tap_index
+from .source import SIZE_ERRORS, check_image_size, check_taps, tap_index
 
 _DECODER_ARGUMENTS = ('decoder_embed_dim', 'decoder_depth', 'decoder_num_heads')
 
@@ -67,6 +67,8 @@ class MAESource:
             self.network = MaskedAutoencoder(**{**network, 'pixel_outputs': outputs})
         else:
             self.network = MaskedViT(**{k: v for k, v in network.items() if k not in _DECODER_ARGUMENTS})
+        side = self.network.patch_embed.img_size
+        self.image_size: tuple[int, int] = (side[0], side[1])
         self._index = {tap: self._number(tap) for tap in taps if '.' in tap}
         self._cut(taps)
 
@@ -101,6 +103,13 @@ class MAESource:
         self, images: Tensor, taps: Sequence[str], ids_keep: Tensor | None = None
     ) -> dict[str, Tensor]:
         """See :class:`~vfd.teachers.sources.source.Source`."""
+        try:
+            return self._run(images, taps, ids_keep)
+        except SIZE_ERRORS as error:
+            check_image_size(error, self.name, images, self.image_size, 'img_size={0} in its source')
+            raise
+
+    def _run(self, images: Tensor, taps: Sequence[str], ids_keep: Tensor | None) -> dict[str, Tensor]:
         vit = self.network
         tapped = {tap: k for tap, k in self._index.items() if tap in taps and tap.startswith('block.')}
         if len(tapped) == len(taps):  # nothing behind the last tap runs

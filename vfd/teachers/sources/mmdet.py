@@ -24,7 +24,7 @@ from vfd.errors import UserError
 from vfd.registry import MODELS
 from vfd.teachers.normalization import Normalization
 
-from .source import check_taps, tap_index
+from .source import BACKBONE_SIZE, SIZE_ERRORS, backbone_size, check_image_size, check_taps, tap_index
 
 
 @MODELS.register_module()
@@ -68,6 +68,7 @@ class MMDetSource:
         }
         self.network: Any = MODELS.build(ConfigDict(first_stage))
         self.normalization = Normalization.of_preprocessor(self.network.data_preprocessor)
+        self.image_size = backbone_size(self.network.backbone)
         head = self.network.rpn_head
         self.strides = strides_of(head)
         self.channels: int = head.in_channels
@@ -85,7 +86,11 @@ class MMDetSource:
 
     def forward_taps(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         """See :class:`~vfd.teachers.sources.source.Source`."""
-        maps = self.network.extract_feat(images)
+        try:
+            maps = self.network.extract_feat(images)
+        except SIZE_ERRORS as error:
+            check_image_size(error, self.name, images, self.image_size, BACKBONE_SIZE)
+            raise
         logits = self.network.rpn_head(maps)[0] if self.network.rpn_head is not None else ()
         return {tap: (maps if tap.startswith('neck') else logits)[self._levels[tap]] for tap in taps}
 

@@ -23,7 +23,7 @@ from vfd.errors import UserError
 from vfd.registry import MODELS
 from vfd.teachers.normalization import Normalization
 
-from .source import check_taps
+from .source import BACKBONE_SIZE, SIZE_ERRORS, backbone_size, check_image_size, check_taps
 
 _LOSS_KEYS = ('train_cfg', 'auxiliary_head')
 
@@ -66,6 +66,7 @@ class MMSegSource:
         # mmseg reads its settings as attributes, and writes into them.
         self.network: Any = MODELS.build(ConfigDict(copy.deepcopy(inference)))
         self.normalization = Normalization.of_preprocessor(self.network.data_preprocessor)
+        self.image_size = backbone_size(self.network.backbone)
         self.num_classes: int | None = self.network.decode_head.out_channels
 
     def check_file(self, file: StateFile) -> None:
@@ -74,4 +75,8 @@ class MMSegSource:
 
     def forward_taps(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         """See :class:`~vfd.teachers.sources.source.Source`."""
-        return {'seg_logits': self.network(images, mode='tensor')}
+        try:
+            return {'seg_logits': self.network(images, mode='tensor')}
+        except SIZE_ERRORS as error:
+            check_image_size(error, self.name, images, self.image_size, BACKBONE_SIZE)
+            raise

@@ -24,6 +24,8 @@ from vfd.teachers.normalization import Normalization
 
 # What the libraries raise for images of a size that a network cannot take.
 SIZE_ERRORS = (AssertionError, RuntimeError, ValueError)
+# How a model of OpenMMLab is built for other images, for check_image_size.
+BACKBONE_SIZE = 'backbone=dict(img_size=({0}, {1})) in its model'
 
 
 class Source(Protocol):
@@ -101,7 +103,7 @@ def no_classifier(taps: Sequence[str], name: str, option: str | None) -> None:
         option: what gives the network a classifier; None where nothing does.
     """
     if 'logits' in taps:
-        built = f' (or {option} with a checkpoint that has one)' if option else ''
+        built = f'; or give it {option}' if option else ''
         raise UserError(
             f'teacher tap "logits": {name} has no classifier; its features are the tap "pooled"{built}'
         )
@@ -128,7 +130,7 @@ def check_image_size(
     ):
         return
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    mend = f', or {option.format(height, width)}' if option else ''
+    mend = f', or {option.format(height, width)}' if option and 'divisible' not in reason else ''
     raise UserError(
         f'{name} was built for images of {built_for[0]}x{built_for[1]} pixels and cannot take {height}x{width} '
         f'({reason}). Set input_size={built_for[0]} in the teacher, which resizes them for it{mend}.'
@@ -142,3 +144,11 @@ def not_fetched(name: str, error: Exception) -> UserError:
         f'the published weights of {name} could not be fetched ({reason}). Check the connection, or give a weight '
         'file as checkpoint=...'
     )
+
+
+def backbone_size(backbone: Any) -> tuple[int, int] | None:
+    """(height, width) that a backbone of OpenMMLab was built for; None where it does not say."""
+    size = getattr(backbone, 'img_size', None)
+    if not size:
+        return None
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -8,7 +8,7 @@ Everything goes through ``forward_features``, ``forward_intermediates``, ``forwa
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import torch
@@ -57,11 +57,11 @@ class TimmSource:
             if hasattr(network, 'forward_intermediates')
             else ()
         )
-        self._blocks = _count_blocks(network, self._parameters)
+        self._blocks = count_blocks(network, self._parameters)
         gathers = all(hasattr(network, part) for part in ('_pos_embed', 'norm_pre', 'blocks'))
         self.reads = frozenset({'ids_keep'} if gathers else ())
         if not self.num_classes:
-            no_classifier(taps, self.name, 'num_classes=...')
+            no_classifier(taps, self.name, 'num_classes= and a checkpoint with that classifier')
         kinds = ['logits'] if self.num_classes else []
         kinds += ['pooled'] if 'pre_logits' in inspect.signature(network.forward_head).parameters else []
         kinds += ['stage'] if self._parameters else []
@@ -116,9 +116,9 @@ class TimmSource:
         result = self.network.forward_intermediates(
             images, indices=order, stop_early=not to_the_end, intermediates_only=not to_the_end, **options
         )
-        features, maps = result if to_the_end else (None, result)
-        out = {tap: _as_tap(tap, maps[order.index(k)]) for tap, k in numbered.items()}
-        return {**out, **self._head(features, taps)} if to_the_end else out
+        maps = result[1] if to_the_end else result
+        out = {tap: as_tap(tap, maps[order.index(k)]) for tap, k in numbered.items()}
+        return {**out, **self._head(result[0], taps)} if to_the_end else out
 
     def _visible(self, images: Tensor, taps: Sequence[str], ids_keep: Tensor) -> dict[str, Tensor]:
         """Gather the visible patches and their rotary embedding before the first block."""
@@ -192,7 +192,7 @@ class TimmSource:
         return self.network.feature_info[self._index[tap]]['num_chs']
 
 
-def _as_tap(tap: str, output: Any) -> Tensor:
+def as_tap(tap: str, output: Any) -> Tensor:
     """An intermediate output of timm, (B, C, H, W) or that and its (B, prefix, C), as map or as tokens."""
     feature_map, *prefix = output if isinstance(output, tuple) else (output,)
     if tap.startswith('stage.'):
@@ -200,8 +200,13 @@ def _as_tap(tap: str, output: Any) -> Tensor:
     return torch.cat([*prefix, feature_map.flatten(2).transpose(1, 2)], dim=1)
 
 
-def _count_blocks(network: Any, parameters: frozenset[str]) -> int:
-    """The number of ``block`` taps: of networks whose tokens after every block timm gives, all of them."""
+def count_blocks(network: Any, parameters: Set[str]) -> int:
+    """The number of ``block`` taps of a timm network whose tokens after every block timm gives, else 0.
+
+    Args:
+        network: from ``timm.create_model``.
+        parameters: the names of the arguments of its ``forward_intermediates``.
+    """
     if 'coarse' in parameters:
         return len(network.blocks)
     if 'return_prefix_tokens' in parameters:
