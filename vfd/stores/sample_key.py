@@ -49,14 +49,15 @@ def relative_key(path: str, root: str | PurePath) -> str:
     """Give a path relative to ``root``, by its name alone; ``path`` itself where it lies elsewhere."""
     if not str(root):
         return path
-    inside = PurePath(_absolute(path))
-    above = _absolute(str(root))
-    return inside.relative_to(above).as_posix() if inside.is_relative_to(above) else path
+    inside, above = _absolute(path), _absolute(str(root)).rstrip('/') + '/'
+    return inside.removeprefix(above) if inside.startswith(above) else path
 
 
 def _absolute(path: str) -> str:
     """Without ``..`` and relative to nothing; addresses such as ``s3://bucket/a`` are absolute."""
-    return path if '://' in path else os.path.abspath(path)  # noqa: PTH100  (resolve() would follow links)
+    if '://' in path:
+        return path
+    return os.path.abspath(path).replace(os.sep, '/')  # noqa: PTH100  (resolve() would follow links)
 
 
 def common_folder(paths: list[str]) -> str:
