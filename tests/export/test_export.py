@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import sys
 import types
 
 import numpy as np
@@ -15,6 +14,7 @@ from safetensors import safe_open
 
 from vfd.apis.exporting import export
 from vfd.checkpoints import file_sha256, load_state
+from vfd.cli.main import main
 from vfd.errors import MissingFileError, MissingPackageError, UserError
 from vfd.export import TARGETS, load_target
 from vfd.export.images import real_images
@@ -339,21 +339,23 @@ def test_missing_onnxruntime_is_named(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
         importlib.util, 'find_spec', lambda name, *a: None if name == 'onnxruntime' else real(name, *a)
     )
-    with pytest.raises(MissingPackageError, match=r'onnxruntime.*vfd\[export\]'):
+    with pytest.raises(MissingPackageError, match=r'onnxruntime.*vfdistill\[export\]'):
         export(folder / 'timm_cnn.py', folder / 'timm_cnn.pth', 'onnx', tmp_path)
 
 
-def test_command_line(folder, tmp_path, monkeypatch, capsys):
-    path = importlib.util.spec_from_file_location('export_tool', 'tools/export.py')
-    tool = types.ModuleType('export_tool')
-    path.loader.exec_module(tool)
-    arguments = [str(folder / 'timm_cnn.py'), str(folder / 'timm_cnn.pth'), '--out', str(tmp_path), '--to']
-    monkeypatch.setattr(sys, 'argv', ['export.py', *arguments, 'timm'])
-    assert tool.main() == 0
+def test_command_line(folder, tmp_path, capsys):
+    arguments = [
+        'export',
+        str(folder / 'timm_cnn.py'),
+        str(folder / 'timm_cnn.pth'),
+        '--out',
+        str(tmp_path),
+        '--to',
+    ]
+    assert main([*arguments, 'timm']) == 0
     shown = capsys.readouterr().out
     assert 'largest error' in shown and 'timm.create_model(' in shown
-    monkeypatch.setattr(sys, 'argv', ['export.py', *arguments, 'tim'])
-    assert tool.main() == 2
+    assert main([*arguments, 'tim']) == 2
     assert capsys.readouterr().err.startswith('error: no export target "tim"')
 
 

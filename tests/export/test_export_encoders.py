@@ -105,8 +105,8 @@ PIPELINES = {
 }
 CASES = [
     *(('dmae', target, None) for target in TARGETS),
-    *(('detector', target, None) for target in TARGETS if target != 'mmdet'),
-    ('detector', 'mmdet', 'backbone'),
+    *(('detector', target, 'backbone') for target in ('mmdet', 'safetensors')),
+    *(('detector', target, None) for target in TARGETS if target not in ('mmdet', 'safetensors')),
     *(('generic', target, None) for target in ('timm', 'mmpretrain', 'mmseg', 'safetensors')),
     *(('segmentor', target, 'backbone') for target in TARGETS),
     *(('dist_token', target, None) for target in TARGETS if target != 'onnx'),
@@ -186,7 +186,6 @@ def test_encoder_target(folder, tmp_path, name, target, part):
     assert certificate.max_error <= certificate.limit and certificate.batch_sizes == [3, 1]
     written = json.loads((tmp_path / target / 'certificate.json').read_text())
     heads_leave = name in ('dist_token', 'classifier') and target not in ('mmdet', 'mmseg')
-    heads_leave |= (name, target) == ('detector', 'safetensors')
     assert written['part'] == (part or ('model' if heads_leave else 'backbone'))
     assert written['teacher'] == {'source': 'a teacher'}
     assert written['preprocessing']['channel_order'] == 'RGB' and written['preprocessing']['mean'] == MEAN
@@ -303,4 +302,6 @@ def test_command_line_takes_a_part(folder, tmp_path, capsys):
     options = ['--to', 'timm', '--part', 'backbone', '--images', str(folder / 'images')]
     run_export(parser.parse_args([*files, *options]))
     shown = capsys.readouterr().out
-    assert 'head_dist' in shown and 'reg_tokens=1' in shown
+    assert 'head_dist' in shown and 'local-dir:' in shown
+    written = json.loads((tmp_path / 'timm/config.json').read_text())
+    assert written['model_args']['reg_tokens'] == 1

@@ -183,9 +183,7 @@ def test_flipped_bit_is_found(tmp_path):
     store = LabelStore(tmp_path)
     store.read(1, [0])
     for read in (store.read, store.image_size, store.ground_truth, store.image):
-        with pytest.raises(
-            UserError, match=r"record 2 \('a/2.jpg'\) differs from its checksum.*verify_store"
-        ):
+        with pytest.raises(UserError, match=r"record 2 \('a/2.jpg'\) differs from its checksum.*vfd verify"):
             read(2)
 
 
