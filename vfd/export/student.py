@@ -147,6 +147,8 @@ def live_student(config: Config, checkpoint: str | Path) -> LiveStudent:
         dict(model_config.get('data_preprocessor') or config.get('data_preprocessor') or default)
     )
     preprocessor_config.setdefault('type', default['type'])
+    if str(preprocessor_config['type']).startswith('vfd.'):  # mmpretrain's, in one pass: the same numbers
+        preprocessor_config['type'] = preprocessor_config['type'].replace('vfd.', 'mmpretrain.')
     preprocessor_config.pop('batch_augments', None)  # mixing of training images
     student_config.pop('data_preprocessor', None)
     with DefaultScope.overwrite_default_scope(scope):
