@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from vfd.apis.cli import guarded
+from vfd.cli.main import guarded
 
 
 def run(args: argparse.Namespace) -> None:

@@ -30,6 +30,8 @@ ON_DEMAND: dict[str, dict[str, tuple[str, str]]] = {
     'model': {
         'ViTClassifier': ('mmpretrain', 'vfd.backbones.vit_classifier'),
         'SegmentationProbe': ('mmseg', 'vfd.evaluation.segmentation_probe'),
+        'ClsDataPreprocessor': ('mmpretrain', 'vfd.datasets.preprocessors'),
+        'SelfSupDataPreprocessor': ('mmpretrain', 'vfd.datasets.preprocessors'),
         'LinearSegHead': ('mmseg', 'vfd.evaluation.segmentation_probe'),
     },
     'dataset': {'COCOObjectDataset': ('mmseg', 'vfd.datasets.coco_object')},

@@ -13,7 +13,7 @@ model = dict(
         source=dict(model_name='cifar_resnet110', num_classes=10), checkpoint='checkpoints/resnet110_cifar10.pth'),
 )
 data_preprocessor = dict(
-    type='mmpretrain.ClsDataPreprocessor',
+    type='vfd.ClsDataPreprocessor',
     num_classes=10,
     mean=[129.3105, 124.1085, 112.404],
     std=[68.2125, 65.4075, 70.4055],

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ('mmpretrain', 'mmdet', 'mmseg')
 TRAIN = f"""
 import json, sys
-from vfd.apis.cli import main
+from vfd.cli.main import main
 code = main(['train', *sys.argv[1:], '--dry-run', '--work-dir', 'unused'])
 print(json.dumps([code, [name for name in {PACKAGES} if name in sys.modules]]))
 """
@@ -68,7 +68,7 @@ def test_a_config_without_their_types_imports_none(folder_data):
 
 
 def test_importing_vfd_is_light():
-    code = 'import sys, vfd, vfd.apis, vfd.apis.cli; print("torch" in sys.modules, "mmengine" in sys.modules)'
+    code = 'import sys, vfd, vfd.apis, vfd.cli.main; print("torch" in sys.modules, "mmengine" in sys.modules)'
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ['False', 'False']
 

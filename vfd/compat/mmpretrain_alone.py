@@ -9,12 +9,13 @@ Until mmdet is imported by somebody else the module is a stand-in that says what
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+
+from vfd.compat.after_import import after_import
 
 LAYER = 'mmpretrain.models.utils.res_layer_extra_norm'
 _DETECTORS = 'mmdet.models'
@@ -34,50 +35,30 @@ class _StandIn(Loader):
         module.ResLayerExtraNorm = None  # type: ignore[attr-defined]
 
 
-class _ThenTheLayer(Loader):
-    """Executes ``mmdet.models``, then the module of mmpretrain that waits for it."""
-
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the real loader."""
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Execute both."""
-        self.loader.exec_module(module)
-        waiting = sys.modules.get(LAYER)
-        stand_in = getattr(getattr(waiting, '__spec__', None), 'loader', None)
-        if waiting is not None and isinstance(stand_in, _StandIn):
-            assert stand_in.real.loader is not None
-            stand_in.real.loader.exec_module(waiting)
-            package = sys.modules[LAYER.rpartition('.')[0]]
-            package.ResLayerExtraNorm = waiting.ResLayerExtraNorm  # type: ignore[attr-defined]
-
-
 class _Finder(MetaPathFinder):
-    """Answers for the module of mmpretrain before mmdet is imported, and for ``mmdet.models``."""
+    """Answers for the module of mmpretrain, until mmdet is imported."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """A specification, or None for every other module."""
-        if fullname not in (LAYER, _DETECTORS):
+        """The stand-in's specification, or None for every other module."""
+        if fullname != LAYER or _DETECTORS in sys.modules:
             return None
         spec = PathFinder.find_spec(fullname, path)
-        if spec is None or spec.loader is None:
-            return None
-        if fullname == _DETECTORS:
-            spec.loader = _ThenTheLayer(spec.loader)
-        elif _DETECTORS not in sys.modules:
-            return ModuleSpec(fullname, _StandIn(spec), origin=spec.origin)
-        return spec
+        return None if spec is None else ModuleSpec(fullname, _StandIn(spec), origin=spec.origin)
+
+
+def _execute_the_layer(_: ModuleType) -> None:
+    """Execute the real module in the place of the stand-in."""
+    module = sys.modules.get(LAYER)
+    stand_in = getattr(getattr(module, '__spec__', None), 'loader', None)
+    if module is not None and isinstance(stand_in, _StandIn) and stand_in.real.loader is not None:
+        stand_in.real.loader.exec_module(module)
+        sys.modules[LAYER.rpartition('.')[0]].ResLayerExtraNorm = module.ResLayerExtraNorm  # type: ignore[attr-defined]
 
 
 def repair() -> None:
-    """Put the finder in front, once, where both packages are installed."""
-    if any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        return
-    if all(importlib.util.find_spec(name) is not None for name in ('mmpretrain', 'mmdet')):
+    """Put the finder in front, once."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+        after_import(_DETECTORS, _execute_the_layer)

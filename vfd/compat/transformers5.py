@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+from types import ModuleType
+
+from vfd.compat.after_import import after_import
 
 
 def needed() -> bool:
@@ -23,11 +26,12 @@ def needed() -> bool:
 
 def repair() -> None:
     """Switch mmpretrain's multimodal models off where the installed transformers is too new for them."""
-    if not needed():
-        return
-    from mmpretrain.utils import dependency
+    if _transformers_major() >= 5:
+        after_import('mmpretrain.utils.dependency', _switch_off)
 
-    dependency.WITH_MULTIMODAL = False
+
+def _switch_off(dependency: ModuleType) -> None:
+    dependency.WITH_MULTIMODAL = False  # type: ignore[attr-defined]
 
 
 def _transformers_major() -> int:

@@ -28,7 +28,11 @@ __all__ = [
     'read_image_list',
 ]
 
-_ON_DEMAND = {'COCOObjectDataset': 'coco_object'}  # of an optional package, which they import
+_ON_DEMAND = {  # of an optional package, which they import
+    'COCOObjectDataset': 'coco_object',
+    'ClsDataPreprocessor': 'preprocessors',
+    'SelfSupDataPreprocessor': 'preprocessors',
+}
 
 
 def __getattr__(name: str) -> Any:

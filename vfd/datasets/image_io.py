@@ -174,5 +174,5 @@ def _has_end_marker(data: bytes) -> bool:
             continue
         position += 2 + int.from_bytes(data[position + 2 : position + 4], 'big')
         if marker == 0xDA:  # start of scan; its data have no length, and no FF D9 but the end
-            return data.find(b'\xff\xd9', position) >= 0
+            return data.rfind(b'\xff\xd9', position) >= 0  # from the end, where it usually is
     return False

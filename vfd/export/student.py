@@ -182,6 +182,9 @@ def live_student(config: Config, checkpoint: str | Path) -> LiveStudent:
         dict(model_config.get('data_preprocessor') or config.get('data_preprocessor') or {})
     )
     preprocessor_config.setdefault('type', 'mmpretrain.ClsDataPreprocessor')
+    if preprocessor_config['type'] in ('vfd.ClsDataPreprocessor', 'vfd.SelfSupDataPreprocessor'):
+        # mmpretrain's computes the same numbers, and needs no vfd
+        preprocessor_config['type'] = preprocessor_config['type'].replace('vfd.', 'mmpretrain.')
     preprocessor_config.pop('batch_augments', None)  # mixing of training images
     student_config.pop('data_preprocessor', None)
     images = not config.get('example_inputs')

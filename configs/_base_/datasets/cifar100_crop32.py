@@ -1,7 +1,7 @@
 # CIFAR-100 in the usual form: pad 4, crop 32, flip; batches of 64. mmpretrain fetches it when data/cifar100 is empty.
 # Its images come in RGB order; two steps put them into the BGR order that vfd's teachers expect of every loader.
 data_preprocessor = dict(
-    type='mmpretrain.ClsDataPreprocessor',
+    type='vfd.ClsDataPreprocessor',
     num_classes=100,
     mean=[129.3105, 124.1085, 112.404],
     std=[68.2125, 65.4075, 70.4055],

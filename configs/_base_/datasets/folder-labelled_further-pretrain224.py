@@ -1,6 +1,6 @@
 # The labelled folder (a folder a class) of the third stage at 224 pixels: flip only.
 data_preprocessor = dict(
-    type='mmpretrain.ClsDataPreprocessor',
+    type='vfd.ClsDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     to_rgb=True,

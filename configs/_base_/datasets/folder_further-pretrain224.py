@@ -1,6 +1,6 @@
 # A folder of images without labels at 224 pixels, and no augmentation: every image looks the same every time.
 data_preprocessor = dict(
-    type='mmpretrain.SelfSupDataPreprocessor',
+    type='vfd.SelfSupDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     to_rgb=True,

@@ -1,6 +1,6 @@
 # A folder a class under data/folder/{train,val}, unlabelled images under data/folder/unlabelled; 64 pixels.
 data_preprocessor = dict(
-    type='mmpretrain.ClsDataPreprocessor',
+    type='vfd.ClsDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     to_rgb=True,

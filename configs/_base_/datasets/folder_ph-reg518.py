@@ -1,6 +1,6 @@
 # Flickr30k's photos, without captions, for DINOv2: short side 518, a square crop of the long side, no augmentation.
 data_preprocessor = dict(
-    type='mmpretrain.ClsDataPreprocessor',
+    type='vfd.ClsDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     to_rgb=True,

@@ -1,7 +1,7 @@
 # A folder a class under data/folder/{train,val}; 4 stored crops of an image at 32 pixels. tools/relabel.py with
 # configs/ferkd/relabel_tiny_crops12-k5_folder.py makes the labels.
 data_preprocessor = dict(
-    type='mmpretrain.ClsDataPreprocessor',
+    type='vfd.ClsDataPreprocessor',
     num_classes=10,
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],

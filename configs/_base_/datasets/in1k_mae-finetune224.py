@@ -1,7 +1,7 @@
 # ImageNet-1k at 224 pixels as MAE fine-tunes: random crop, flip, rand-m9-mstd0.5-inc1, erasing with noise (0.25), all
 # bicubic; then one of mixup (0.8) and cutmix (1.0) on every batch, each half of the time.
 data_preprocessor = dict(
-    type='mmpretrain.ClsDataPreprocessor',
+    type='vfd.ClsDataPreprocessor',
     num_classes=1000,
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],

@@ -1,6 +1,6 @@
 # ImageNet-1k at 224 pixels for masked autoencoders: random crop of 20 to 100 % of the area, bicubic, flip. No labels.
 data_preprocessor = dict(
-    type='mmpretrain.SelfSupDataPreprocessor',
+    type='vfd.SelfSupDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     to_rgb=True,

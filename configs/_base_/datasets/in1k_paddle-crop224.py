@@ -1,6 +1,6 @@
 # ImageNet-1k at 224 pixels: Paddle's random crop, flip, normalise. Training labels are loaded and never read.
 data_preprocessor = dict(
-    type='mmpretrain.ClsDataPreprocessor',
+    type='vfd.ClsDataPreprocessor',
     num_classes=1000,
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],

@@ -1,7 +1,7 @@
 # ImageNet-1k from stored labels: 4 crops of an image at 224 pixels, nothing but the stored box and flip. A GPU loads
 # 32 images, so 8 GPUs train on batches of 8 x 32 x 4 = 1024 samples.
 data_preprocessor = dict(
-    type='mmpretrain.ClsDataPreprocessor',
+    type='vfd.ClsDataPreprocessor',
     num_classes=1000,
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],

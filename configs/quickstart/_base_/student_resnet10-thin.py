@@ -9,7 +9,7 @@ student = dict(
     output_stride=16,
 )
 data_preprocessor = dict(
-    type='ClsDataPreprocessor',
+    type='vfd.ClsDataPreprocessor',
     num_classes=10,
     mean=[127.5, 127.5, 127.5],
     std=[127.5, 127.5, 127.5],

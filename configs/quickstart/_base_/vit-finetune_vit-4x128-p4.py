@@ -13,7 +13,7 @@ model = dict(
     drop_path_rate=0.1,
     loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
     data_preprocessor=dict(
-        type='ClsDataPreprocessor',
+        type='vfd.ClsDataPreprocessor',
         num_classes=10,
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
