@@ -191,7 +191,7 @@ def test_losses_that_cannot_compare_say_so(student, score, message):
         (dict(scorers=['sum'], init='gausian'), "init='gausian'"),
         (dict(scorers=['sum'], batches=[]), 'at least one batch'),
         (dict(scorers=['sum'], batches=[batch(classes=1000)]), 'labels from .*10 classes'),
-        (dict(scorers=['sum'], teacher={**TEACHER, 'num_classes': 0}), 'no linear classifier'),
+        (dict(scorers=['sum'], teacher={**TEACHER, 'num_classes': 0}), 'no classifier'),
     ],
 )
 def test_wrong_settings(arguments, message):
