@@ -95,7 +95,7 @@ def write(student: LiveStudent, folder: Path, images: Any) -> Path:
 
 
 def batches(artefact: Path, student: LiveStudent, images: Any) -> list[Any]:
-    """What is compared: two batch sizes, of a detector whose file takes any image size two image sizes."""
+    """What is compared: two batch sizes, of a detector whose file takes any image size three."""
     return detector_batches(artefact, images) if student.is_detector else two_batches(images)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from vfd.errors import UserError
@@ -65,6 +67,14 @@ def compare(
             differences.setdefault(name, []).append(_difference(expected, answer))
             peak = expected.abs().max().item() if expected.numel() and expected.dtype != torch.bool else 1.0
             largest[name] = max(largest.get(name, 1.0), peak)
+    if output.names and not any(
+        len(errors) for name in output.names[1:] for errors in differences.get(name, ())
+    ):
+        print_log(
+            'the student finds no object in the images, so that there is nothing to compare: name others with --images',
+            logger='current',
+            level=logging.WARNING,
+        )
     found = {name: _errors(differences[name], tolerance * largest[name]) for name in differences}
     worst = max(found, key=lambda name: found[name]['max_error'] / max(found[name]['limit'], 1e-30))
     tensors = [next(iter(named_inputs(batch).values())) for batch in batches]

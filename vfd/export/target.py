@@ -17,6 +17,8 @@ ANY_INPUT = ('safetensors', 'onnx', 'torchscript')  # also students that do not 
 class Target(Protocol):
     """One target: a module, or the ``TARGET`` in it.
 
+    It may have ``batches(artefact, student, images)`` too, which gives what is compared; default: two batch sizes.
+
     Attributes:
         TOLERANCE: largest error allowed, as a fraction of the largest output (at least of 1).
     """
