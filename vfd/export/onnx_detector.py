@@ -26,7 +26,7 @@ from vfd.errors import UserError
 from vfd.export.detections import collate
 from vfd.export.detector_graph import detector_graph
 from vfd.export.parity import compare
-from vfd.export.student import LiveStudent
+from vfd.export.student import LoadedStudent
 
 INPUT = 'images'
 OUTPUTS = ('boxes', 'scores', 'labels', 'masks')
@@ -35,7 +35,7 @@ _OPSET = 17
 _FREE_SIZE_TOLERANCE = 1e-3  # a baked-in size is wrong by pixels
 
 
-def write_detector(student: LiveStudent, path: Path, images: Tensor) -> None:
+def write_detector(student: LoadedStudent, path: Path, images: Tensor) -> None:
     """Trace for any image size, or where that answers wrongly at another size, for the size of ``images``.
 
     Args:

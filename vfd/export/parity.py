@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vfd.errors import UserError
 from vfd.export.example_inputs import named_inputs
-from vfd.export.student import Answer, Output
+from vfd.export.student import OutputSpec, Tensors
 
 
 @dataclass
@@ -44,7 +44,7 @@ def two_batches(images: Tensor) -> list[Tensor]:
 
 
 def compare(
-    output: Output, reloaded: Callable[[Any], Answer], batches: Sequence[Any], tolerance: float
+    output: OutputSpec, reloaded: Callable[[Any], Tensors], batches: Sequence[Any], tolerance: float
 ) -> Parity:
     """Run both on some batches; where they answer with several tensors, every one counts.
 
@@ -108,7 +108,7 @@ def _errors(differences: list[Tensor], limit: float) -> dict[str, float]:
     return {'max_error': errors.max().item(), 'mean_error': errors.mean().item(), 'limit': limit}
 
 
-def _pairs(expected: Answer, answer: Answer) -> list[tuple[Tensor, Tensor]]:
+def _pairs(expected: Tensors, answer: Tensors) -> list[tuple[Tensor, Tensor]]:
     """Expected and given tensors, side by side.
 
     Raises:
@@ -130,7 +130,7 @@ def _pairs(expected: Answer, answer: Answer) -> list[tuple[Tensor, Tensor]]:
     return list(zip(wanted, given, strict=True))
 
 
-def _tensors(answer: Answer) -> list[Tensor]:
+def _tensors(answer: Tensors) -> list[Tensor]:
     return list(answer) if isinstance(answer, (tuple, list)) else [answer]
 
 
