@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import vfd
-from vfd.apis.threads import wait_passively
+from vfd.apis.threads import spin_briefly
 from vfd.errors import UserError
 
 # The work lies in functions so that `vfd --help` does not import torch.
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, 2 for a mistake of the user (its text is printed, without a traceback), 130 for Ctrl-C.
     """
-    wait_passively()  # some arguments of commands import torch
+    spin_briefly()  # some arguments of commands import torch
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog='vfd', description='Distil vision foundation models into small backbones.'
@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def guarded(work: Callable[[], object]) -> int:
     """Run ``work`` and turn a user's mistake into one message and an exit code."""
-    wait_passively()
+    spin_briefly()
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # custom_imports of a config are found beside where it is run
     try:
