@@ -25,11 +25,11 @@ print(vfd.__version__)
 
 def test_mmpretrain_may_be_imported_first(run_python):
     # mmpretrain itself does not start beside transformers 5, see vfd.compat.transformers5.
-    script = '''
+    script = """
 from vfd.compat import transformers5
 transformers5.repair()
 import mmpretrain.models, vfd.registry, mmseg.models
-'''
+"""
     run_python(script)
 
 
