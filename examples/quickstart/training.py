@@ -109,7 +109,7 @@ def last_checkpoint(folder: Path) -> Path:
 
 
 def student_knn(student: LiveStudent, data: ImageFolders) -> float:
-    """Compute the accuracy of nearest neighbours among the labelled images, on the student's pooled features."""
+    """Accuracy of nearest neighbours among the labelled images, in the space of the student's pooled features."""
     labelled, test = data.files('labelled'), data.files('test')
     # The labelled images lie among the unlabelled ones too; using those keeps one rule with the teacher.
     bank = student_features(student, data, [unlabelled_name(file) for file in labelled])
@@ -120,7 +120,7 @@ def student_knn(student: LiveStudent, data: ImageFolders) -> float:
 
 
 def student_features(student: LiveStudent, data: ImageFolders, files: list[str]) -> np.ndarray:
-    """Compute pooled features (N, D) of a student."""
+    """Pooled features (N, D) of a student."""
     parts = []
     with torch.inference_mode():
         for begin in range(0, len(files), 250):
