@@ -61,8 +61,8 @@ class Row:
         max_abs_diff: float,
         setting: str,
     ) -> Row:
-        """From the seconds of every run of both sides, which took turns."""
-        ratios = [theirs / mine for mine, theirs in zip(ours, baseline, strict=True)]
+        """Summarise the seconds of every run of both sides, which took turns."""
+        ratios = [base / own for own, base in zip(ours, baseline, strict=True)]
         return cls(
             name,
             statistics.median(ours),
@@ -77,7 +77,7 @@ class Row:
 
 
 def parse_arguments(description: str) -> argparse.Namespace:
-    """``--json FILE``, ``--quick``, ``--threads N``."""
+    """Parse ``--json FILE``, ``--quick``, ``--threads N``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         '--json', type=Path, metavar='FILE', help='write the rows there, and a table beside it (.md)'
@@ -90,7 +90,7 @@ def parse_arguments(description: str) -> argparse.Namespace:
 
 
 def keep_memory() -> None:
-    """From here on glibc keeps freed memory instead of giving it back to the system (elsewhere: nothing).
+    """Make glibc keep freed memory from here on instead of giving it back to the system (elsewhere: nothing).
 
     Both sides of an interleaved comparison live in one heap: what one side's turn makes the allocator give back, the
     other side's turn has to fetch again page by page. With large models that is some per cent of a step and says
@@ -104,7 +104,7 @@ def keep_memory() -> None:
 
 
 def interleaved(sides: Sequence[Callable[[], object]], repeats: int, warmup: int = 3) -> list[list[float]]:
-    """Seconds of every run of every side; the sides take turns, so that a busy machine slows all of them."""
+    """Measure the seconds of every run; the sides take turns, so that a busy machine slows all of them."""
     seconds: list[list[float]] = [[] for _ in sides]
     for repeat in range(warmup + repeats):
         for side, times in zip(sides, seconds, strict=True):
@@ -116,13 +116,13 @@ def interleaved(sides: Sequence[Callable[[], object]], repeats: int, warmup: int
 
 
 def peak_mb() -> float:
-    """Peak resident memory of this process in MiB."""
+    """Return the peak resident memory of this process in MiB."""
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def machine() -> str:
-    """The machine in words, without its name."""
+    """Describe the machine, without its name."""
     kind = f'{os.cpu_count()}-core {platform.machine()} CPU'
     if torch.cuda.is_available():
         kind += f', {torch.cuda.get_device_name()}'
@@ -130,7 +130,7 @@ def machine() -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows in Markdown."""
+    """Format the rows in Markdown."""
     lines = [
         '| what | setting | baseline | ours | ratio (standard error) | aim | largest difference | peak MiB |',
         '| --- | --- | --- | --- | --- | --- | --- | --- |',

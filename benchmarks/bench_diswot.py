@@ -4,7 +4,7 @@ python benchmarks/bench_diswot.py --json benchmarks/results/bench_diswot.json
 
 The baseline does for every candidate what the released loop does: the teacher runs forward and backward again, the
 student runs forward and backward, the classifier's gradients come from autograd, and the semantic metric is made of K
-matrices of C x C, a block of classes at a time. Ours asks the teacher once and runs the student forward, in torch's
+matrices of C x C, a block of classes at a time. Ours runs the teacher once and the student forward, in torch's
 channels-last layout; the baseline runs in the ordinary layout and in that one. Both build the student and draw its
 weights. The scores of ``StudentScorer`` are compared with the baseline's in float64, on the same weights.
 """
@@ -61,12 +61,12 @@ def matrix_semantic(student: Tensor, teacher: Tensor) -> Tensor:
     """M_s as it is written: K matrices of C x C, in blocks that stay in the cache."""
     total = student.new_zeros(())
     for blocks in zip(student.split(BLOCK), teacher.split(BLOCK), strict=True):
-        ours, theirs = (F.normalize(g[:, :, None] * g[:, None, :], dim=2) for g in blocks)
-        total += (theirs - ours).square().sum()
+        student_rows, teacher_rows = (F.normalize(g[:, :, None] * g[:, None, :], dim=2) for g in blocks)
+        total += (teacher_rows - student_rows).square().sum()
     return total / student.numel()
 
 
-def plain_answer(network: Any, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def plain_outputs(network: Any, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Last map and gradient of the classifier, by a backward pass through everything."""
     network.zero_grad()
     features = network.forward_features(images)
@@ -76,8 +76,8 @@ def plain_answer(network: Any, images: Tensor, labels: Tensor) -> tuple[Tensor, 
 
 def plain_score(teacher: nn.Module, student: nn.Module, images: Tensor, labels: Tensor) -> float:
     """The loop of the paper for one candidate."""
-    t_map, t_grad = plain_answer(teacher, images, labels)
-    s_map, s_grad = plain_answer(student, images, labels)
+    t_map, t_grad = plain_outputs(teacher, images, labels)
+    s_map, s_grad = plain_outputs(student, images, labels)
     t_gram, s_gram = (F.normalize(f.flatten(1) @ f.flatten(1).T, dim=1) for f in (t_map, s_map))
     relation = (t_gram - s_gram).square().sum() / len(images) ** 2
     return -float(matrix_semantic(s_grad, t_grad) + relation)
@@ -91,8 +91,8 @@ def largest_difference(name: str, students: list[dict[str, Any]]) -> float:
         scorer = StudentScorer({'type': 'vfd.TimmSource', **TEACHERS[name]}, ['sum'], [(images, labels)], [0])
         teacher, worst = untrained(TEACHERS[name], 0), 0.0
         for config in students:
-            theirs = plain_score(teacher, untrained(config, 1), images, labels)
-            worst = max(worst, abs(scorer.scores(config)['sum'][0] - theirs) / abs(theirs))
+            baseline = plain_score(teacher, untrained(config, 1), images, labels)
+            worst = max(worst, abs(scorer.scores(config)['sum'][0] - baseline) / abs(baseline))
     finally:
         torch.set_default_dtype(torch.float32)
     assert worst < 1e-6, worst

@@ -95,8 +95,8 @@ def reading_rows(quick: bool) -> tuple[list[Row], dict[str, float]]:
 
         difference = max(
             float(np.abs(a.astype(float) - b.astype(float)).max())
-            for mine, theirs in zip(ours(), plain(), strict=True)
-            for a, b in zip(mine, theirs, strict=True)
+            for own, baseline in zip(ours(), plain(), strict=True)
+            for a, b in zip(own, baseline, strict=True)
         )
         assert difference == 0.0, difference
         times = interleaved([ours, plain], 10 if quick else 50)
@@ -203,12 +203,12 @@ class Mean:
 
 
 def peak_alone(side: str, crops: int) -> float:
-    """Peak memory in MiB of a process that labels one image."""
+    """Measure the peak memory in MiB of a process that labels one image."""
 
-    def work(answer: Any) -> None:
+    def work(sender: Any) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             getattr(Generation(Path(scratch), crops, 50, 'none'), side)()
-        answer.send(peak_mb())
+        sender.send(peak_mb())
 
     context = multiprocessing.get_context('fork')
     receiver, sender = context.Pipe(duplex=False)
@@ -227,9 +227,9 @@ def generation_rows(quick: bool) -> list[Row]:
     for model, crops, chunk, aim, repeats in settings:
         with tempfile.TemporaryDirectory() as scratch:
             generation = Generation(Path(scratch), crops, chunk, model)
-            mine, theirs = generation.ours(), generation.plain()
-            difference = (mine[:, 1] - theirs[:, 1]).abs().max().item()
-            assert difference < 1e-6 and torch.equal(mine[:, 0], theirs[:, 0]), difference
+            own, baseline = generation.ours(), generation.plain()
+            difference = (own[:, 1] - baseline[:, 1]).abs().max().item()
+            assert difference < 1e-6 and torch.equal(own[:, 0], baseline[:, 0]), difference
             times = interleaved([generation.ours, generation.plain], repeats, warmup=1)
         rate = crops / np.median(times[0])
         what = 'ResNet-18, random weights' if model != 'none' else 'no network'

@@ -3,7 +3,7 @@
 python benchmarks/bench_mae.py --json benchmarks/results/bench_mae.json
 
 A step is forward, backward and AdamW, in the published networks: ViT-B/16 with a decoder of 8 blocks of width 512
-teaches ViT-S/16 with a decoder of 8 x 512 (DMAE) or 4 x 256 (G2SD). The weights are random: they change no time.
+is distilled into ViT-S/16 with a decoder of 8 x 512 (DMAE) or 4 x 256 (G2SD). The weights are random.
 The baseline does what the papers and their released code do, see ``plain_mae``: DMAE's teacher runs to its end, G2SD's
 as far as it is needed, and G2SD copies all queries, keys and values and keeps a head whose loss has weight 0.
 """
@@ -49,13 +49,13 @@ TEACHER = {'arch': 'base', 'decoder_embed_dim': 512, 'decoder_depth': 8, 'decode
 
 @functools.cache
 def whole_teacher() -> dict[str, Tensor]:
-    """All tensors of the teacher, encoder and decoder."""
+    """Return all tensors of the teacher, encoder and decoder."""
     torch.manual_seed(0)
     return MaskedAutoencoder(**TEACHER).state_dict()
 
 
 def build(method: str, ratio: float) -> Any:
-    """The method as users have it; it builds only those parts of the teacher that it needs."""
+    """Build the method as users have it; it builds only those parts of the teacher that it needs."""
     torch.manual_seed(1)
     source = {'type': 'vfd.MAESource', **TEACHER}
     student: dict[str, Any] = {'type': 'vfd.MaskedAutoencoder', 'arch': 'small'}
@@ -128,7 +128,7 @@ class Plain:
 
 
 def batches(batch: int, seed: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Images and the noise of their masks."""
+    """Draw images and the noise of their masks."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(batch, 3, SIZE, SIZE, generator=generator, dtype=dtype)
     return images, torch.rand(batch, PATCHES, generator=generator, dtype=dtype)
@@ -139,10 +139,10 @@ def largest_difference(method: str, ratio: float, model: Any, batch: int) -> flo
     model.double()
     plain = Plain(method, ratio, model)
     images, noise = batches(batch, seed=1, dtype=torch.float64)
-    mine, theirs = (list(side.losses(images, noise).values()) for side in (Ours(model), plain))
-    sum(mine).backward()
-    sum(theirs).backward()
-    differences = [abs(a.item() - b.item()) for a, b in zip(mine, theirs, strict=True)]
+    own, baseline = (list(side.losses(images, noise).values()) for side in (Ours(model), plain))
+    sum(own).backward()
+    sum(baseline).backward()
+    differences = [abs(a.item() - b.item()) for a, b in zip(own, baseline, strict=True)]
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             reference = plain.student[name.removeprefix('student.')].grad
@@ -168,9 +168,9 @@ def take_turns(sides: list[Any], batch: int, repeats: int, warmup: int = 1) -> l
 
 
 def peak_alone(which: str, method: str, ratio: float, batch: int) -> float:
-    """Peak memory in MiB of a process that takes two steps of one side."""
+    """Measure the peak memory in MiB of a process that takes two steps of one side."""
 
-    def work(answer: Any) -> None:
+    def work(sender: Any) -> None:
         model = build(method, ratio)
         if which == 'ours':
             whole_teacher.cache_clear()
@@ -180,7 +180,7 @@ def peak_alone(which: str, method: str, ratio: float, batch: int) -> float:
             del model
         for seed in range(2):
             side.step(*batches(batch, seed))
-        answer.send(peak_mb())
+        sender.send(peak_mb())
 
     context = multiprocessing.get_context('fork')
     receiver, sender = context.Pipe(duplex=False)

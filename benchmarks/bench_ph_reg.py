@@ -100,7 +100,7 @@ def compare(
 
 
 def timed_rows(allocator: str, quick: bool) -> list[Row]:
-    """All comparisons of time, under the allocator as it now is."""
+    """Run all comparisons of time, under the allocator as it now is."""
     repeats = 2 if quick else 5
     case = Case('vit_base_patch14_dinov2', 518, 10, depth=1)
     setting = f'{allocator}, width 768, 518/14, 10 views'
@@ -129,12 +129,12 @@ def half_rows() -> list[Row]:
 
 
 def peak_alone(work: Callable[[], object]) -> float:
-    """Peak memory in MiB of a process that does one thing."""
+    """Measure the peak memory in MiB of a process that does one thing."""
 
-    def run(answer: Any) -> None:
+    def run(sender: Any) -> None:
         before = peak_mb()
         work()
-        answer.send(peak_mb() - before)
+        sender.send(peak_mb() - before)
 
     context = multiprocessing.get_context('fork')
     receiver, sender = context.Pipe(duplex=False)

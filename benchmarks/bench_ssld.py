@@ -70,7 +70,7 @@ def loss_row(repeats: int, memory: str, shape: tuple[int, int] = (1024, 1000)) -
 
 
 class Images(Dataset):
-    """Random images in memory, as both sides want them."""
+    """Random images in memory, for both sides."""
 
     metainfo: dict = {}  # noqa: RUF012
 
@@ -114,7 +114,7 @@ class BareLoop:
         self.total, self.iteration = total, 0
 
     def step(self) -> float:
-        """One iteration; returns the loss."""
+        """Run one iteration; return the loss."""
         images, _ = next(self.batches)
         images = (images.flip(1).float() - self.mean) / self.std
         for group in self.optimizer.param_groups:
@@ -147,7 +147,7 @@ class TakeTurns(Hook):
         self.begun = time.perf_counter()
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """The runner's iteration is over: the other side's turn."""
+        """Run one step of the bare loop after the runner's iteration."""
         self.ours.append(time.perf_counter() - self.begun)
         begun = time.perf_counter()
         loss = self.bare.step()
@@ -157,9 +157,9 @@ class TakeTurns(Hook):
 
     def after_train(self, runner) -> None:
         """Compare the weights that both sides ended with."""
-        theirs = self.bare.student.state_dict()
+        baseline = self.bare.student.state_dict()
         for name, value in runner.model.student.model.state_dict().items():
-            self.differences.append((value - theirs[name]).abs().max().item())
+            self.differences.append((value - baseline[name]).abs().max().item())
 
 
 def step_row(repeats: int, warmup: int = 3) -> Row:

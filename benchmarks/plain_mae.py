@@ -51,10 +51,10 @@ def masks(noise: Tensor, ratio: float) -> Masks:
     batch, patches = noise.shape
     kept = int(patches * (1 - ratio))
     shuffle = noise.argsort(dim=1)
-    restore = shuffle.argsort(dim=1)
+    ids_restore = shuffle.argsort(dim=1)
     mask = torch.ones(batch, patches, dtype=noise.dtype)
     mask[:, :kept] = 0
-    return shuffle[:, :kept], restore, mask.gather(1, restore)
+    return shuffle[:, :kept], ids_restore, mask.gather(1, ids_restore)
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
@@ -62,12 +62,12 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 
 
 def encode(
-    images: Tensor, w: Weights, heads: int, keep: Tensor, relations: Relations | None = None
+    images: Tensor, w: Weights, heads: int, ids_keep: Tensor, relations: Relations | None = None
 ) -> tuple[Tensor, list[Tensor]]:
     """The normalised tokens (B, 1 + K, D), and those after every block."""
     kernel = w['patch_embed.proj.weight']
     patches = F.conv2d(images, kernel, w['patch_embed.proj.bias'], stride=kernel.shape[-1])
-    x = take(patches.flatten(2).transpose(1, 2) + w['pos_embed'][:, 1:], keep)
+    x = take(patches.flatten(2).transpose(1, 2) + w['pos_embed'][:, 1:], ids_keep)
     cls = (w['cls_token'] + w['pos_embed'][:, :1]).expand(len(x), -1, -1)
     x = torch.cat([cls, x], dim=1)
     stream = []
@@ -81,14 +81,14 @@ def decode(
     latent: Tensor,
     w: Weights,
     heads: int,
-    restore: Tensor,
+    ids_restore: Tensor,
     depth: int | None = None,
     relations: Relations | None = None,
 ) -> Tensor:
     """The tokens (B, 1 + L, E) after ``depth`` blocks of the decoder."""
     x = linear(latent, w, 'decoder_embed')
-    hidden = w['mask_token'].repeat(len(x), restore.shape[1] + 1 - x.shape[1], 1)
-    patches = take(torch.cat([x[:, 1:], hidden], dim=1), restore)
+    hidden = w['mask_token'].repeat(len(x), ids_restore.shape[1] + 1 - x.shape[1], 1)
+    patches = take(torch.cat([x[:, 1:], hidden], dim=1), ids_restore)
     x = torch.cat([x[:, :1], patches], dim=1) + w['decoder_pos_embed']
     for name in blocks(w, 'decoder_blocks')[:depth]:
         x = block(x, w, name, heads, relations)
@@ -119,15 +119,15 @@ def dmae_loss(
         heads: of attention: ``student``, ``teacher`` and ``decoder``.
         tap: block of both networks.
     """
-    keep, restore, mask = masks(noise, ratio)
+    ids_keep, ids_restore, mask = masks(noise, ratio)
     with torch.no_grad():
-        latent, taught = encode(images, teacher, heads['teacher'], keep)
-        pixels(decode(latent, teacher, heads['decoder'], restore), teacher)
-    latent, stream = encode(images, student, heads['student'], keep)
-    predicted = pixels(decode(latent, student, heads['decoder'], restore), student)
+        latent, teacher_features = encode(images, teacher, heads['teacher'], ids_keep)
+        pixels(decode(latent, teacher, heads['decoder'], ids_restore), teacher)
+    latent, stream = encode(images, student, heads['student'], ids_keep)
+    predicted = pixels(decode(latent, student, heads['decoder'], ids_restore), student)
     error = (predicted - patchify(images, student['patch_embed.proj.weight'].shape[-1])).square().mean(dim=-1)
-    ours = F.normalize(linear(stream[tap], student, 'projectors.0'), dim=-1)
-    distance = (ours - F.normalize(taught[tap], dim=-1)).abs().mean()
+    student_features = F.normalize(linear(stream[tap], student, 'projectors.0'), dim=-1)
+    distance = (student_features - F.normalize(teacher_features[tap], dim=-1)).abs().mean()
     return {'loss_pixel': (error * mask).sum() / mask.sum(), 'loss_distill': distance}
 
 
@@ -148,17 +148,17 @@ def g2sd_loss(
         heads: of attention: ``student``, ``teacher``, ``decoder`` and ``student_decoder``.
         layer: how many decoder blocks of the teacher run.
     """
-    keep, restore, _ = masks(noise, ratio)
-    ours: Relations = []
-    theirs: Relations = []
+    ids_keep, ids_restore, _ = masks(noise, ratio)
+    student_relations: Relations = []
+    teacher_relations: Relations = []
     with torch.no_grad():
-        taught, _ = encode(images, teacher, heads['teacher'], keep, theirs)
-        target = decode(taught, teacher, heads['decoder'], restore, layer, theirs)
+        teacher_latent, _ = encode(images, teacher, heads['teacher'], ids_keep, teacher_relations)
+        target = decode(teacher_latent, teacher, heads['decoder'], ids_restore, layer, teacher_relations)
         target = F.layer_norm(target, target.shape[-1:], eps=1e-6)
-    latent, _ = encode(images, student, heads['student'], keep, ours)
-    tokens = decode(latent, student, heads['student_decoder'], restore, relations=ours)
+    latent, _ = encode(images, student, heads['student'], ids_keep, student_relations)
+    tokens = decode(latent, student, heads['student_decoder'], ids_restore, relations=student_relations)
     loss = F.smooth_l1_loss(mlp(tokens, student, 'predictor'), target, beta=2.0)
-    unused = F.smooth_l1_loss(mlp(latent, student, 'encoder_predictor'), taught, beta=2.0)
+    unused = F.smooth_l1_loss(mlp(latent, student, 'encoder_predictor'), teacher_latent, beta=2.0)
     return {'loss_generic': loss + 0 * unused}
 
 

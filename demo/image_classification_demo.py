@@ -12,10 +12,10 @@ def run(args: argparse.Namespace) -> None:
     from vfd.stores import atomic_write
     from vfd.visualization import LIGHT, draw_prediction
 
-    answer = ImageClassificationInferencer(args.config, args.checkpoint, args.export)(args.image)
-    for name, score in zip(answer.names, answer.scores, strict=True):
+    result = ImageClassificationInferencer(args.config, args.checkpoint, args.export)(args.image)
+    for name, score in zip(result.names, result.scores, strict=True):
         print(f'{score:6.1%}  {name}')
-    atomic_write(args.out, draw_prediction(answer.image, answer.names, answer.scores, LIGHT))
+    atomic_write(args.out, draw_prediction(result.image, result.names, result.scores, LIGHT))
     print(args.out)
 
 

@@ -1,6 +1,6 @@
 """Fill in hidden patches: ``reconstruction_demo.py IMAGE --config C --checkpoint W``.
 
-The picture shows the image, what the network sees of it, its reconstruction, and the features of student and teacher.
+The picture shows the image, its visible patches, the reconstruction, and the features of student and teacher.
 """
 
 import argparse

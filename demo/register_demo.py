@@ -1,4 +1,4 @@
-"""What registers change: ``register_demo.py IMAGE --config C --checkpoint W``.
+"""Show what registers change: ``register_demo.py IMAGE --config C --checkpoint W``.
 
 The picture shows the image, features and lengths of the transformer's tokens before and after, and the denoised target.
 """

@@ -1,4 +1,4 @@
-"""Show what a teacher says of random crops of an image: ``relabel_demo.py IMAGE --config CONFIG``.
+"""Show a teacher's labels of random crops of an image: ``relabel_demo.py IMAGE --config CONFIG``.
 
 The picture shows the image with the boxes of its crops, coloured by FerKD's categories, and crops of every category
 with their five best classes.
@@ -37,7 +37,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description='Draw the crops of an image by the categories of FerKD.')
     parser.add_argument('image')
-    parser.add_argument('--config', required=True, help='relabelling config; its teacher is asked')
+    parser.add_argument('--config', required=True, help='relabelling config; its teacher labels the crops')
     parser.add_argument('--crops', type=int, default=24)
     parser.add_argument('--low', type=float, default=0.05, help='crops below are discarded (project default)')
     parser.add_argument('--mid', type=float, default=0.3, help='crops below are context (project default)')

@@ -1,4 +1,4 @@
-# ResNet32 teaches ResNet20 soft labels and relations.
+# ResNet20 under ResNet32: soft labels and relations.
 _base_ = [
     '../_base_/models/diswot_resnet20.py',
     '../_base_/datasets/cifar100_crop32.py',

@@ -1,4 +1,4 @@
-# The distillers on a laptop: 64-pixel images of a folder, a RANDOM teacher: everything runs, nothing is taught.
+# The distillers on a laptop: 64-pixel images of a folder, a RANDOM teacher: everything runs, nothing useful is trained.
 _base_ = [
     '../_base_/models/diswot_resnet20.py',
     '../_base_/datasets/folder_paddle-crop64.py',

@@ -1,5 +1,5 @@
 # FerKD on a laptop: calibrated while the labels are read, SelfMix, and the warm-up of the recipe for transformers. A
-# random teacher is never sure: the thresholds are quantiles, so that there is something to calibrate.
+# random teacher has low confidences: the thresholds are quantiles, so that there is something to calibrate.
 _base_ = './fkd_tiny_1xb2-crops4-coslr-12e_folder.py'
 
 model = dict(selfmix=dict(kind='cutmix', derange=True))

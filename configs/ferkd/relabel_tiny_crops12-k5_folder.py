@@ -1,5 +1,5 @@
 # Labels on a laptop: 12 crops of every image of a folder, a tiny network. The teacher is RANDOM: it shows that everything
-# runs, and teaches nothing. Name a real one with --cfg-options model.teacher.checkpoint=FILE.
+# runs, and trains nothing useful. Name a real one with --cfg-options model.teacher.checkpoint=FILE.
 _base_ = '../_base_/datasets/in1k_relabel.py'
 
 model = dict(

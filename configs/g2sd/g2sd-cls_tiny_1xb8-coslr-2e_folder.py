@@ -1,5 +1,5 @@
 # The specific stage for classification on a laptop: a folder data set of ten classes, CPU, from the student of
-# g2sd_tiny_.... The teacher is RANDOM: it shows that everything runs, and teaches nothing. Name a real one with
+# g2sd_tiny_.... The teacher is RANDOM: it shows that everything runs, and trains nothing useful. Name a real one with
 # --cfg-options model.teacher.checkpoint=FILE.
 _base_ = [
     '../_base_/models/g2sd-cls_vit-base.py',

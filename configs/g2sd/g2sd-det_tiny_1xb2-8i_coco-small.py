@@ -1,5 +1,5 @@
 # The detection stage on a laptop: a small folder in COCO's layout, tiny detectors, CPU. The teacher is RANDOM: it shows
-# that everything runs, and teaches nothing. Name a real one with --cfg-options model.teacher.checkpoint=FILE.
+# that everything runs, and trains nothing useful. Name a real one with --cfg-options model.teacher.checkpoint=FILE.
 _base_ = [
     '../_base_/models/g2sd-det_mask-rcnn_vitdet.py',
     '../_base_/datasets/coco-instance_lsj1024.py',

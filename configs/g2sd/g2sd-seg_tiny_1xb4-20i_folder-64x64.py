@@ -1,5 +1,5 @@
 # The segmentation stage on a laptop: a folder of images and label maps, tiny segmentors, CPU. The teacher is RANDOM: it
-# shows that everything runs, and teaches nothing. Name a real one with --cfg-options model.teacher.checkpoint=FILE.
+# shows that everything runs, and trains nothing useful. Name a real one with --cfg-options model.teacher.checkpoint=FILE.
 _base_ = [
     '../_base_/models/g2sd-seg_upernet_vit.py',
     '../_base_/schedules/adamw-upernet_160k.py',

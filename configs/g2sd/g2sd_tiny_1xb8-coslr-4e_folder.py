@@ -1,5 +1,5 @@
 # The generic stage on a laptop: a folder of unlabelled images, tiny networks, CPU. The teacher is RANDOM: it shows that
-# everything runs, and teaches nothing. Name a real one with --cfg-options model.teacher.checkpoint=FILE.
+# everything runs, and trains nothing useful. Name a real one with --cfg-options model.teacher.checkpoint=FILE.
 _base_ = [
     '../_base_/datasets/folder_mae-pretrain32.py',
     '../_base_/schedules/adamw-mae_warmup-cosine.py',

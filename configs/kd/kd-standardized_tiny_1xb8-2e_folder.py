@@ -1,4 +1,4 @@
-# Standardised logits on a laptop: 64-pixel images of a folder, a RANDOM teacher: everything runs, nothing is taught.
+# Standardised logits on a laptop: 64-pixel images of a folder, a RANDOM teacher: everything runs, nothing useful is trained.
 # DKD is --cfg-options model.decoupled.warmup_epochs=1.
 _base_ = [
     '../_base_/models/kd_cifar-resnet20.py',

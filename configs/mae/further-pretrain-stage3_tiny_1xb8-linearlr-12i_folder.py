@@ -1,4 +1,4 @@
-# Stage 3 on a laptop: the encoder of stage 2 learns the labels of the small folder.
+# Stage 3 on a laptop: the encoder of stage 2 is fine-tuned on the labels of the small folder.
 _base_ = [
     '../_base_/datasets/folder-labelled_further-pretrain32.py',
     '../_base_/schedules/adamw-further-pretrain_linear-10k-finetune.py',

@@ -1,4 +1,4 @@
-# Stage 3 of further pre-training: the encoder of stage 2 learns the labels; classifier on the class token. Published:
+# Stage 3 of further pre-training: the encoder of stage 2 is fine-tuned on the labels; classifier on the class token. Published:
 # five runs of other seeds (randomness.seed). [ours]: layer norms have timm's epsilon, 1e-6, not 1e-12.
 _base_ = [
     '../_base_/datasets/folder-labelled_further-pretrain224.py',

@@ -1,4 +1,4 @@
-# The same with a tiny network in CLIP's layout: NACLIP's features teach MaskCLIP's values. RANDOM weights.
+# The same with a tiny network in CLIP's layout: MaskCLIP's values, trained on NACLIP's features. RANDOM weights.
 _base_ = './ph-reg_dinov2-tiny_1xb4-explr-2e_folder-56px.py'
 
 tower = dict(

@@ -1,5 +1,5 @@
-# DMAE on real images: a ViT of 4 blocks learns pixels and a block of a real ViT-S/14. Both see a grid of 8 x 8 patches:
-# the student 4 pixels of 32, the teacher 14 of 112. The teacher's file is what tools/quickstart_vit.py prepares.
+# DMAE on real images: a ViT of 4 blocks, trained on pixels and a block of a real ViT-S/14. Both see a grid of 8 x 8 patches:
+# the student 4 pixels of 32, the teacher 14 of 112. The teacher's file is what `vfd quickstart vit` prepares.
 _base_ = ['./_base_/data_cifar10_unlabelled.py', './_base_/dmae_vit-4x128-p4.py']
 
 model = dict(

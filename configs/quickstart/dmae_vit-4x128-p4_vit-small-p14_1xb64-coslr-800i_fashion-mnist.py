@@ -1,5 +1,5 @@
-# DMAE on real images: a ViT of 4 blocks learns pixels and a block of a real ViT-S/14. Both see a grid of 7 x 7 patches:
-# the student 4 pixels of 28, the teacher 14 of 98. The teacher's file is what tools/quickstart_vit.py prepares.
+# DMAE on real images: a ViT of 4 blocks, trained on pixels and a block of a real ViT-S/14. Both see a grid of 7 x 7 patches:
+# the student 4 pixels of 28, the teacher 14 of 98. The teacher's file is what `vfd quickstart vit` prepares.
 _base_ = ['./_base_/data_fashion-mnist_unlabelled.py', './_base_/dmae_vit-4x128-p4.py']
 
 model = dict(

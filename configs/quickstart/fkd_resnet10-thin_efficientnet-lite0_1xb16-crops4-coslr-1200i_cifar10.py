@@ -1,5 +1,5 @@
-# Plain FKD on cifar10: 1,200 steps of 16 images with 4 stored crops each; `tools/quickstart_ferkd.py` makes data and
-# labels. The supervised twin sees the same images in crops of the same distribution, with their class.
+# Plain FKD on cifar10: 1,200 steps of 16 images with 4 stored crops each; `vfd quickstart ferkd` makes data and
+# labels. The supervised baseline sees the same images in crops of the same distribution, with their class.
 _base_ = [
     '_base_/student_resnet10-thin.py',
     '_base_/data_cifar10.py',

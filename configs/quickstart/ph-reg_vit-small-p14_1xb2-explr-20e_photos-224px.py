@@ -1,4 +1,4 @@
-# Registers for a real ViT-S/14 from a dozen photos. The teacher's file and the photos are what tools/quickstart_registers.py
+# Registers for a real ViT-S/14 from a dozen photos. The teacher's file and the photos are what `vfd quickstart registers`
 # prepares. Positions are those of 518 pixels and are interpolated.
 _base_ = ['../_base_/datasets/folder_ph-reg518.py', '../_base_/schedules/adamw-ph-reg_exponential.py']
 

@@ -1,4 +1,4 @@
-# Labels for tools/quickstart_ferkd.py: 10 crops of every labelled image, by EfficientNet-Lite0 with a classifier that was
+# Labels for `vfd quickstart ferkd`: 10 crops of every labelled image, by EfficientNet-Lite0 with a classifier that was
 # fitted to the same labels. Crops cover at least a quarter of the 32 x 32 pixels.
 default_scope = 'mmpretrain'
 

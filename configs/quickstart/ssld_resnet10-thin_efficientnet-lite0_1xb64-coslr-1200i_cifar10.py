@@ -1,4 +1,4 @@
-# Label-free distillation on cifar10 from stored teacher answers; `tools/quickstart.py` makes data and answers.
+# Label-free distillation on cifar10 from stored teacher outputs; `vfd quickstart` makes data and outputs.
 _base_ = [
     '_base_/student_resnet10-thin.py',
     '_base_/data_cifar10.py',

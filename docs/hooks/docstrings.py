@@ -9,7 +9,7 @@ import griffe
 
 
 class ExampleSections(griffe.Extension):
-    """Griffe knows the plural only."""
+    """Accept ``Example:``; griffe reads the plural only."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Rewrite the heading before the docstring is parsed."""

@@ -1,4 +1,4 @@
-"""What the documentation takes from the repository: pages that live beside the code, and docstring roles.
+"""Build pages from texts beside the code, and turn docstring roles into links.
 
 - ``vfd/methods/<name>/README.md`` is the page ``methods/<name>.md``, for every method; ``CONTRIBUTING.md`` and
   ``CHANGELOG.md`` are pages too. Each text exists once.
@@ -22,7 +22,7 @@ ROLE = re.compile(r':(?:class|func|mod|meth|attr|exc|data):<code>(~?)([\w.]+)</c
 
 
 def sources() -> dict[str, str]:
-    """Page of the site -> file of the repository that is its text."""
+    """Return page of the site -> file of the repository that is its text."""
     methods = sorted(ROOT.glob('vfd/methods/*/README.md'))
     pages = {f'methods/{file.parent.name}.md': file.relative_to(ROOT).as_posix() for file in methods}
     return pages | {'contributing.md': 'CONTRIBUTING.md', 'changelog.md': 'CHANGELOG.md'}

@@ -62,18 +62,18 @@ class ImageFolders:
     fingerprint: str
 
     def files(self, part: str) -> list[str]:
-        """Image files of a part, relative to ``root``, sorted."""
+        """List the image files of a part, relative to ``root``, sorted."""
         return sorted(path.relative_to(self.root).as_posix() for path in (self.root / part).rglob('*.png'))
 
     def label(self, file: str) -> int:
-        """The label of a file of ``labelled`` or ``test``."""
+        """Return the label of a file of ``labelled`` or ``test``."""
         return self.classes.index(Path(file).parent.name)
 
 
 def prepare(
-    name: str, root: str | Path, recipe: Recipe = Recipe(), say: Callable[[str], None] = print
+    name: str, root: str | Path, recipe: Recipe = Recipe(), log: Callable[[str], None] = print
 ) -> ImageFolders:
-    """The data set ``name`` below ``root/<name>``: as it lies there, or made from the first source that answers.
+    """Load the data set ``name`` below ``root/<name>``, or make it from the first available source.
 
     The folder appears complete or not at all. A folder that is there is used when its images are what
     ``dataset.json`` says.
@@ -82,18 +82,18 @@ def prepare(
         name: ``fashion-mnist`` or ``cifar10``.
         root: folder of the prepared data sets.
         recipe: how many images are drawn; only read when the folder is made.
-        say: is told what happens.
+        log: gets a line for every step.
 
     Raises:
-        UserError: no source answered, or the images there were changed.
+        UserError: no source is available, or the images there were changed.
     """
     final = Path(root, name)
     if (final / DESCRIPTION).exists():
         return reopen(final)
     if final.exists():
         raise UserError(f'{final} has no {DESCRIPTION}, so it is not what this step makes: move it away.')
-    say(f'looking for {name}')
-    raw = fetch(name, say)
+    log(f'looking for {name}')
+    raw = fetch(name, log)
     final.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f'.{name}.', suffix='.tmp', dir=final.parent) as temporary:
         folder = Path(temporary, name)
@@ -137,7 +137,7 @@ def write_folders(raw: RawData, folder: Path, recipe: Recipe) -> None:
 
 
 def reopen(folder: Path) -> ImageFolders:
-    """A prepared data set, after a check that its images are still the ones that were written."""
+    """Open a prepared data set, and check that its images are still the ones that were written."""
     path = folder / DESCRIPTION
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
@@ -156,7 +156,7 @@ def reopen(folder: Path) -> ImageFolders:
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over names and contents of all images below ``folder``."""
+    """Compute SHA-256 over names and contents of all images below ``folder``."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob('*.png')):
         content = path.read_bytes()

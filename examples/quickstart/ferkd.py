@@ -34,7 +34,7 @@ THRESHOLDS = (0.05, 0.30, 0.99)  # project default
 RELABEL = ROOT / 'configs/quickstart/relabel_efficientnet-lite0_crops10_cifar10.py'
 CONFIG = 'configs/quickstart/{}_resnet10-thin_efficientnet-lite0_1xb16-crops4-coslr-1200i_cifar10.py'
 WORK = Path('work_dirs/quickstart_ferkd', DATA)
-TITLES = {'supervised': 'supervised twin', 'fkd': 'FKD', 'ferkd': 'FerKD'}
+TITLES = {'supervised': 'supervised baseline', 'fkd': 'FKD', 'ferkd': 'FerKD'}
 
 
 def ferkd_quickstart(
@@ -62,7 +62,7 @@ def ferkd_quickstart(
         and ``runs``: for each student the accuracies of the seeds.
 
     Raises:
-        UserError: no run is asked for, no source of images, or a missing package; the text says how to mend it.
+        UserError: a wrong number of runs, no source of images, or a missing package; the text says how to mend it.
     """
     if seeds < 1:
         raise UserError(f'--seeds {seeds}: expected a number of runs, such as 3')
@@ -118,7 +118,7 @@ def _drop_if_other(inputs: dict[str, Any]) -> None:
 
 
 def _config(kind: str, options: dict[str, Any] | None) -> Config:
-    """The config of one student."""
+    """Return the config of one student."""
     template = CONFIG.format('ferkd' if kind == 'ferkd' else 'fkd')
     config = prepare_config(ROOT / template, options={'log_level': 'WARNING', **(options or {})})
     return twin(config) if kind == 'supervised' else config

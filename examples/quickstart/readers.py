@@ -17,7 +17,7 @@ from vfd.errors import UserError
 
 
 def idx(path: Path) -> np.ndarray:
-    """An array of bytes in the IDX format of MNIST; ``path`` itself or ``path.gz``.
+    """Read an array of bytes in the IDX format of MNIST; ``path`` itself or ``path.gz``.
 
     Raises:
         UserError: the file is damaged or of another kind.
@@ -38,7 +38,7 @@ def idx(path: Path) -> np.ndarray:
 
 
 def cifar_batches(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """CIFAR-10's Python batches, read without running code from them.
+    """Read CIFAR-10's Python batches without running code from them.
 
     Returns:
         (N, 32, 32, 3) RGB uint8 and (N,) labels.
@@ -57,7 +57,7 @@ def cifar_batches(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def jpeg_archive(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """A numpy archive of JPEG files: ``jpeg`` (all bytes), ``offset`` (N + 1), ``label`` (N), ``classes``.
+    """Read a numpy archive of JPEG files: ``jpeg`` (all bytes), ``offset`` (N + 1), ``label`` (N), ``classes``.
 
     Returns:
         (N, H, W, 3) RGB uint8, (N,) labels, class names.

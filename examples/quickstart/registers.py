@@ -56,7 +56,7 @@ CROP, LARGEST = 224, 300  # pixels; photos are cut to the second, which holds al
 def register_quickstart(
     photos: str | Path | None = None, teacher: str | Path | None = None, options: dict[str, Any] | None = None
 ) -> dict[str, dict[str, float]]:
-    """Train registers, and compare the transformer, its denoised features and its twin with registers.
+    """Train registers, and compare the transformer, its denoised features and the student with registers.
 
     Writes below ``work_dirs/quickstart_registers``, for each choice of photos, teacher and options into a folder of its
     own: checkpoints, ``results.json``, and a picture of each test photo. Called again, it goes on where it was stopped.
@@ -142,7 +142,7 @@ def collect_photos(names: tuple[str, ...], folder: Path) -> list[Path]:
 
 
 def measure(config: Config, checkpoint: Path, photos: list[Path]) -> dict[str, dict[str, float]]:
-    """Consistency of plain, denoised and student's features under shifts, on photos."""
+    """Measure the consistency of plain, denoised and student's features under shifts, on photos."""
     model = RegisterInferencer(config, checkpoint).model
     images = torch.stack([_square(path, LARGEST) for path in photos])
     batch = model.data_preprocessor({'inputs': images}, False)['inputs']
@@ -162,7 +162,7 @@ def measure(config: Config, checkpoint: Path, photos: list[Path]) -> dict[str, d
 
 
 def _square(path: Path, size: int) -> Tensor:
-    """The middle of a photo, (3, size, size) BGR in 0..255."""
+    """Cut out the middle of a photo, (3, size, size) BGR in 0..255."""
     image = Image.fromarray(np.ascontiguousarray(read_image(path)[..., ::-1]))
     scale = size / min(image.size)
     image = image.resize((max(size, round(image.width * scale)), max(size, round(image.height * scale))))

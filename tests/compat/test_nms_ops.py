@@ -110,7 +110,7 @@ def test_batched_nms(class_agnostic, split_thr):
     config = {'type': 'nms', 'iou_threshold': 0.3, 'split_thr': split_thr}
     dets, kept = mmcv.ops.batched_nms(boxes, scores, classes, config, class_agnostic=class_agnostic)
     expected = []
-    # mmcv splits by class above split_thr even when asked to be class-agnostic
+    # mmcv splits by class above split_thr even where class-agnostic is set
     for group in [range(50)] if class_agnostic and split_thr > 50 else [range(c, 50, 3) for c in range(3)]:
         members = list(group)
         found = loop_nms(boxes[members].tolist(), scores[members].tolist(), 0.3)

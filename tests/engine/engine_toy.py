@@ -24,7 +24,7 @@ from vfd.engine import Runner
 from vfd.errors import BadDataError
 
 SIZE = 8
-mmrunner.collect_env = dict  # it starts compilers to ask for their versions
+mmrunner.collect_env = dict  # it starts compilers for their versions
 _names = itertools.count()
 
 

@@ -36,7 +36,7 @@ CASES = {
 
 
 class CpuAmp(AmpOptimWrapper):
-    """Mixed precision with a live loss scaler, without a GPU (mmengine's own constructor asks for one)."""
+    """Mixed precision with a live loss scaler, without a GPU (mmengine's own constructor needs one)."""
 
     def __init__(self, **kwargs):
         OptimWrapper.__init__(self, **kwargs)

@@ -48,7 +48,7 @@ def write_fashion(folder: Path, packed: bool = True) -> dict:
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path, monkeypatch):
-    """No source of this machine answers but those that a test makes."""
+    """Only sources that a test makes are available."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('FASHION_MNIST_DIR', raising=False)
     monkeypatch.delenv('CIFAR10_DIR', raising=False)

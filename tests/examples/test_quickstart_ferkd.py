@@ -59,7 +59,7 @@ def test_three_students_of_equal_budget(images, capsys):
     assert all(0 <= value <= 1 for values in results['runs'].values() for value in values)
     work = images / ferkd.WORK
     assert json.loads((work / 'results.json').read_text()) == results
-    assert 'supervised twin' in capsys.readouterr().out
+    assert 'supervised baseline' in capsys.readouterr().out
     assert (work / 'labels-calibrated/crops.png').is_file()
     written = {path: path.stat().st_mtime_ns for path in work.rglob('iter_2.pth')}
     assert len(written) == 3
@@ -71,7 +71,7 @@ def test_three_students_of_equal_budget(images, capsys):
         checkpoint.unlink()
 
 
-def test_the_twin_has_the_same_budget(images):
+def test_the_supervised_baseline_has_the_same_budget(images):
     config, supervised = (ferkd._config(kind, None) for kind in ('fkd', 'supervised'))
     samples = config.train_dataloader.batch_size * config.train_dataloader.dataset.num_crops
     assert supervised.train_dataloader.batch_size == samples == 64

@@ -30,7 +30,7 @@ OPTIONS = [
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory) -> Path:
-    """A folder with a small data set and stored answers, laid out as the quickstart makes them."""
+    """A folder with a small data set and stored outputs, laid out as the quickstart makes them."""
     root = tmp_path_factory.mktemp('quickstart')
     rng = np.random.default_rng(0)
     data = root / 'data/quickstart/fashion-mnist'

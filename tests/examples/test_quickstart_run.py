@@ -122,17 +122,17 @@ def test_another_budget_trains_again(place, spec):
     assert 'teacher features' in other.reused
 
 
-def test_folded_teacher_answers_as_the_probe(place, spec):
+def test_folded_teacher_outputs_what_the_probe_outputs(place, spec):
     work = Path('work_dirs/quickstart/fashion-mnist')
     data = reopen(Path('data/quickstart/fashion-mnist'))
     source = {'type': 'vfd.TimmSource', 'model_name': 'test_efficientnet', 'num_classes': 10}
     complete = Teacher(source, str(work / 'teacher.safetensors'), input_size=32)
     files = data.files('unlabelled')[:16]
-    answers = complete(teacher.as_input(teacher.load_images(data.root, files), complete.normalization))[
+    outputs = complete(teacher.as_input(teacher.load_images(data.root, files), complete.normalization))[
         'logits'
     ]
     stored = Store(work / 'targets').read(files)['logits']
-    np.testing.assert_allclose(answers.numpy(), stored, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(outputs.numpy(), stored, rtol=1e-4, atol=1e-4)
 
 
 def test_features_of_another_teacher_are_computed_again(place, tmp_path):

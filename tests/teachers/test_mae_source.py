@@ -276,7 +276,7 @@ def test_images_of_another_size_are_refused(files):
         Teacher(SOURCE, files['full'], ('block.0',))(torch.randn(1, 3, 40, 40), ids_keep=visible()[:1])
 
 
-# ---------------------------------------------------------------------------- what DMAE also asks of a timm network
+# ---------------------------------------------------------------------------- what DMAE also needs of a timm network
 
 
 def test_a_timm_transformer_knows_its_patches_and_width():

@@ -20,7 +20,7 @@ train_dataloader = dict(
     ),
 )
 
-# The supervised twin (--baseline) learns from the labelled part alone, for as many steps.
+# The supervised baseline (--baseline) is trained on the labelled part alone, for as many steps.
 baseline = dict(
     train_dataloader=dict(
         dataset=dict(

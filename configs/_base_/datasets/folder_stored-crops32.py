@@ -1,4 +1,4 @@
-# A folder a class under data/folder/{train,val}; 4 stored crops of an image at 32 pixels. tools/relabel.py with
+# A folder a class under data/folder/{train,val}; 4 stored crops of an image at 32 pixels. `vfd label` with
 # configs/ferkd/relabel_tiny_crops12-k5_folder.py makes the labels.
 data_preprocessor = dict(
     type='vfd.ClsDataPreprocessor',
@@ -37,7 +37,7 @@ val_evaluator = dict(type='mmpretrain.Accuracy', topk=(1, ))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 
-# The supervised twin: as many crops in a batch, each of another image, and true labels.
+# The supervised baseline: as many crops in a batch, each of another image, and true labels.
 baseline = dict(
     train_dataloader=dict(
         _delete_=True,

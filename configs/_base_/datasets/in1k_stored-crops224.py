@@ -41,7 +41,7 @@ val_evaluator = dict(type='mmpretrain.Accuracy', topk=(1, 5))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 
-# The supervised twin: as many crops in a batch, each of another image, and true labels.
+# The supervised baseline: as many crops in a batch, each of another image, and true labels.
 baseline = dict(
     train_dataloader=dict(
         _delete_=True,

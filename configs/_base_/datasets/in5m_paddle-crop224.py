@@ -1,5 +1,5 @@
 # The 5 M images of SSLD's first stage: ImageNet-1k and about 4 M mined, unlabelled images (list: one path a line,
-# relative to data/imagenet22k; made by tools/mine_unlabeled.py). The authors' own list is not public.
+# relative to data/imagenet22k; made by `vfd mine`). The authors' own list is not public.
 _base_ = './in1k_paddle-crop224.py'
 
 train_dataloader = dict(

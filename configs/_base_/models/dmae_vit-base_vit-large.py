@@ -1,4 +1,4 @@
-# The published pair: ViT-L/16 teaches ViT-B/16, block 18 of 24 to block 9 of 12.
+# The published pair: ViT-B/16 under ViT-L/16, block 9 of 12 to block 18 of 24.
 model = dict(
     type='vfd.DMAE',
     student=dict(

@@ -1,4 +1,4 @@
-# ViT-B/16 teaches ViT-S/16, block 9 of 12 to block 9 of 12: a setting that users of the released code report.
+# ViT-S/16 under ViT-B/16, block 9 of 12 to block 9 of 12: a setting that users of the released code report.
 _base_ = './dmae_vit-base_vit-large.py'
 
 model = dict(

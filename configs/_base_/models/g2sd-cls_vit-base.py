@@ -9,7 +9,7 @@ model = dict(
         checkpoint='checkpoints/mae_finetuned_vit_base.pth'),
     label_smoothing=0.1,
 )
-# The supervised twin (--baseline) smooths its labels equally.
+# The supervised baseline (--baseline) smooths its labels equally.
 baseline = dict(
     model=dict(loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')),
 )

@@ -1,4 +1,4 @@
-# CLIP ViT-B/16: NACLIP's features of 10 views teach MaskCLIP's values; the released code trains the last two blocks,
+# CLIP ViT-B/16: MaskCLIP's values, trained on NACLIP's features of 10 views; the released code trains the last two blocks,
 # for the last one carries no attention. Positions are interpolated to 28 x 28 once.
 model = dict(
     type='vfd.PHReg',

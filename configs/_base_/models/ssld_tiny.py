@@ -1,5 +1,5 @@
 # Two networks of timm that fit any laptop, ten classes. The teacher is RANDOM: the pair shows that everything
-# runs, and teaches nothing. Name a real one with --cfg-options model.teacher.checkpoint=FILE.
+# runs, and trains nothing useful. Name a real one with --cfg-options model.teacher.checkpoint=FILE.
 model = dict(
     type='vfd.SSLDDistiller',
     student=dict(type='mmpretrain.TimmClassifier', model_name='test_resnet', num_classes=10),

@@ -1,4 +1,4 @@
-# Zero-shot segmentation with the distilled image tower of OpenAI's CLIP ViT-B/16: tools/test.py CONFIG CHECKPOINT, with a
+# Zero-shot segmentation with the distilled image tower of OpenAI's CLIP ViT-B/16: `vfd test CONFIG CHECKPOINT`, with a
 # checkpoint of the distillation or a released file. Sides, windows and stride of every data set are the published ones.
 _base_ = '../../_base_/default_runtime.py'
 

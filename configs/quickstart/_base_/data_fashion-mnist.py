@@ -1,4 +1,4 @@
-# What tools/quickstart.py prepares: unlabelled/*.png, labelled/<class>/*.png, test/<class>/*.png.
+# What `vfd quickstart` prepares: unlabelled/*.png, labelled/<class>/*.png, test/<class>/*.png.
 data_root = 'data/quickstart/fashion-mnist'
 train_pipeline = [
     dict(type='vfd.LoadImage'),
@@ -37,5 +37,5 @@ val_dataloader = test_dataloader
 test_evaluator = dict(type='Accuracy', topk=(1, ))
 val_evaluator = test_evaluator
 
-# The supervised twin sees the few images that have a label.
+# The supervised baseline sees the few images that have a label.
 baseline = dict(train_dataloader=dict(dataset=dict(data_prefix='labelled', with_label=True)))

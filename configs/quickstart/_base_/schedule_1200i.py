@@ -1,4 +1,4 @@
-# 1,200 steps of 64 images, whatever they are: the distilled student and its supervised twin get the same budget.
+# 1,200 steps of 64 images, whatever they are: the distilled student and its supervised baseline get the same budget.
 # Only the last checkpoint counts; the accuracy in between is for the curves.
 _base_ = '../../_base_/default_runtime.py'
 

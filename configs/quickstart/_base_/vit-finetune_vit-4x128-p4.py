@@ -1,4 +1,4 @@
-# Fine-tunes the ViT of 4 blocks on the labelled images; without model.checkpoint it is the twin that starts from scratch.
+# Fine-tunes the ViT of 4 blocks on the labelled images; without model.checkpoint it is the baseline from scratch.
 _base_ = './schedule_vit.py'
 
 model = dict(
