@@ -127,7 +127,7 @@ TIMM = dict(type='vfd.TimmSource', model_name='test_vit', img_size=64)
         (dict(teacher={**TEACHER, 'source': TIMM}, target='teacher'), 'tap "pixels"'),
         (dict(teacher={**TEACHER, 'source': TIMM}), 'built for images of 64x64 .* Set input_size=64'),
         (dict(teacher={**TEACHER, 'source': {**TIMM, 'model_name': 'test_vit4'}}), '1 tokens beside its patches'),
-        (dict(teacher={**TEACHER, 'source': dict(type='vfd.TimmSource', model_name='test_resnet')}), 'answers at'),
+        (dict(teacher={**TEACHER, 'source': dict(type='vfd.TimmSource', model_name='test_resnet')}), 'has the taps'),
         (dict(teacher={**TEACHER, 'checkpoint': 'no/such.pth'}), 'no/such.pth'),
         (dict(teacher={**TEACHER, 'checkpoint': 'pretrained'}), 'give one as checkpoint'),
     ],

@@ -122,7 +122,7 @@ class BEiTPyramid(Beit):
         self.fpn2 = pyramid.upsample_2x if len(taps) > 1 else nn.Identity()  # DDP refuses unused parameters
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        """The maps of the blocks ``out_indices``.
+        """Return the maps of the blocks ``out_indices``.
 
         Args:
             images: (B, 3, H, W) of this network's size.
@@ -183,7 +183,7 @@ class BEiTPyramid(Beit):
         print_log(f'{type(self).__name__} starts from {report.summary()}{new}', logger='current')
 
     def timm_form(self) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-        """The transformer as timm alone builds it, without the pyramid.
+        """Return the transformer as timm alone builds it, without the pyramid.
 
         timm's network ends in a layer norm that this one does not have (here with weight 1 and bias 0). The maps that
         the pyramid reads are ``forward_intermediates(images, indices=out_indices, intermediates_only=True)``.

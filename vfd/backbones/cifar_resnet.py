@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, channels, H / stride, W / stride)."""
+        """Map (B, in_channels, H, W) to (B, channels, H / stride, W / stride)."""
         out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         return out.add_(x if self.downsample is None else self.downsample(x)).relu_()
 
@@ -87,7 +87,7 @@ class CifarResNet(ClassifierNetwork):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
 
     def stage_maps(self, x: Tensor) -> list[Tensor]:
-        """Three maps after their last ReLU: (B, w, H, W), (B, 2w, H/2, W/2), (B, 4w, H/4, W/4)."""
+        """Return three maps after their last ReLU: (B, w, H, W), (B, 2w, H/2, W/2), (B, 4w, H/4, W/4)."""
         x = self.relu(self.bn1(self.conv1(x)))
         maps = []
         for number in (1, 2, 3):
@@ -98,7 +98,7 @@ class CifarResNet(ClassifierNetwork):
 
 @register_model
 def cifar_resnet(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """Any numbers of blocks: ``blocks=(3, 3, 3)``."""
+    """Build a network of any numbers of blocks: ``blocks=(3, 3, 3)``."""
     return CifarResNet(**without_timms_own(kwargs))
 
 

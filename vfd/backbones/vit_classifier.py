@@ -117,7 +117,7 @@ class ViTClassifier(TimmClassifier):
         print_log(f'{type(self).__name__} starts from {report.summary()}{new}', logger='current')
 
     def timm_form(self) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-        """This network as timm alone builds it.
+        """Return this network as timm alone builds it.
 
         Returns:
             The name and the arguments of ``timm.create_model``, and the tensors under timm's names.

@@ -41,7 +41,7 @@ _BLOCK = {
 
 
 def is_hugging_face_dinov2(names: Iterable[str]) -> bool:
-    """Whether these are the names of a ``Dinov2Model``, or of a model that has one under ``dinov2.``.
+    """Return whether these are the names of a ``Dinov2Model``, or of a model that has one under ``dinov2.``.
 
     DINOv2 with registers of its own is another network and is left to whoever reads it.
     """
@@ -70,7 +70,7 @@ def from_hugging_face_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_hugging_face_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The way back, for blocks with a plain MLP."""
+    """Reverse the renaming, for blocks with a plain MLP."""
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
         match = re.fullmatch(r'blocks\.(\d+)\.attn\.qkv\.(\w+)', name)

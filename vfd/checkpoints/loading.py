@@ -35,7 +35,7 @@ class LoadReport:
     source: str = ''
 
     def summary(self) -> str:
-        """One line with the four counts."""
+        """Return one line with the four counts."""
         under = f' (under "{self.prefix}")' if self.prefix else ''
         return (
             f'{self.source}{under}: {len(self.loaded)} tensors loaded, {len(self.unused)} unused, '
@@ -61,7 +61,7 @@ def load_into(
     Args:
         module: any module on a real device. Tensors are cast to its dtypes.
         state: what `load_state` returned, or plain tensors by name.
-        needed: says for a name of ``module.state_dict()`` whether it has to come from the file. Default: all
+        needed: whether a name of ``module.state_dict()`` has to come from the file. Default: all
             of them. ``num_batches_tracked`` counters are never needed. Names that are not needed are loaded
             when they fit.
         prefix: take only the file's names that start so, without it: ``'Teacher.'``, ``'student.'``.
@@ -129,7 +129,7 @@ def load_into(
 def _find_prefix(
     tensors: Mapping[str, Tensor], wanted: list[str], rename: Mapping[str, str], source: str
 ) -> str:
-    """The prefix under which all wanted names lie; '' when the plain names fit or nothing does."""
+    """Return the prefix under which all needed names lie; '' when the plain names fit or nothing does."""
     if not wanted or rename or all(k in tensors for k in wanted):
         return ''
     first = wanted[0]
@@ -142,20 +142,20 @@ def _find_prefix(
 
 
 def _renamed(name: str, rename: Mapping[str, str]) -> str:
-    """Replace the longest start of ``name`` that ``rename`` knows."""
+    """Replace the longest start of ``name`` that ``rename`` contains."""
     start = max((old for old in rename if name.startswith(old)), key=len, default=None)
     return name if start is None else rename[start] + name[len(start) :]
 
 
 def _linear_weights(module: nn.Module) -> set[int]:
-    """Identities of all Linear weights: Paddle stores them as [in, out]."""
+    """Return the identities of all Linear weights: Paddle stores them as [in, out]."""
     return {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear)}
 
 
 def _refusal(
     module: nn.Module, source: str, absent: list[str], misfits: list[str], report: LoadReport, count: int
 ) -> str:
-    """What does not fit and how to mend it."""
+    """Describe what does not fit and how to fix it."""
     lines = [f'{source} does not fit {type(module).__name__}; nothing was loaded.']
     if absent:
         lines.append(f'Missing {len(absent)} of {count} needed tensors: {_some(absent)}.')

@@ -130,7 +130,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> Any:
-        """Persistent references point outside the file; none is admitted."""
+        """Refuse persistent references: they point outside the file."""
         raise _code_refused(self.path, f'persistent reference {pid!r}')
 
 
@@ -155,7 +155,7 @@ def _admitted(path: Path) -> Iterator[None]:
 
 
 def _mentions(path: Path, word: bytes) -> bool:
-    """Whether the pickle inside a zip-format torch file contains ``word``."""
+    """Return whether the pickle inside a zip-format torch file contains ``word``."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

@@ -119,7 +119,7 @@ class ImageFolderDataset(BaseDataset):
 
 
 def list_images(folder: str) -> list[str]:
-    """Paths of all images below ``folder``, relative to it, sorted; the number of other files is logged.
+    """List all images below ``folder``, relative to it, sorted; the number of other files is logged.
 
     Raises:
         MissingFileError: the folder is not there.

@@ -1,4 +1,4 @@
-"""What is known about a teacher's weights since they were made: travels in the metadata of the weight file."""
+"""Metadata of a teacher's weights, in the weight file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TeacherCard:
     held_out: int | None = None
 
     def metadata(self) -> dict[str, str]:
-        """Entries for the metadata of a safetensors file, or for ``meta`` of a torch file."""
+        """Return entries for the metadata of a safetensors file, or for ``meta`` of a torch file."""
         return {KEY: json.dumps({name: value for name, value in asdict(self).items() if value is not None})}
 
     @classmethod
@@ -68,7 +68,7 @@ class TeacherCard:
             ) from None
 
     def summary(self) -> dict[str, str]:
-        """Rows for the dry run."""
+        """Return rows for the dry run."""
         if self.accuracy is None:
             return {}
         return {

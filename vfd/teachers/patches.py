@@ -1,4 +1,4 @@
-"""Student and teacher that look at the same patches of the same images."""
+"""Student and teacher on the same patches of the same images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vfd.errors import UserError
 
 
 def check_same_patches(method: str, student: Any, teacher: Any) -> None:
-    """Raise unless a choice of patches means the same to both networks.
+    """Raise unless a choice of patches means the same in both networks.
 
     Args:
         method: name for the message.
