@@ -121,7 +121,7 @@ TIMM = dict(type='vfd.TimmSource', model_name='test_vit', img_size=64)
         (dict(distance='l3'), r"one of \['l1', 'l2'\]"),
         (dict(target='images'), 'did you mean "image"'),
         (dict(student=changed(STUDENT, img_size=30)), 'not divisible by patch_size 8.*resize the images to 32x32'),
-        (dict(student=changed(STUDENT, img_size=64)), 'student sees 64 patches, the teacher mae:32 16'),
+        (dict(student=changed(STUDENT, img_size=64)), 'student has 64 patches, the teacher mae:32 16'),
         (dict(student=changed(STUDENT, patch_size=16, img_size=64)), r'built for images of 32x32 .* gets 64x64'),
         (dict(student=changed(STUDENT, num_heads=5)), 'not divisible by num_heads'),
         (dict(teacher={**TEACHER, 'source': TIMM}, target='teacher'), 'tap "pixels"'),

@@ -1,6 +1,6 @@
 """A BEiT-style vision transformer with feature maps of up to four sizes, for segmentors.
 
-The network is timm's ``Beit`` under timm's names; the upsampling layers (``fpn1``, ``fpn2``) bear the names of the
+The network is timm's ``Beit`` under timm's names; the upsampling layers (``fpn1``, ``fpn2``) have the names of the
 released files. In a config of mmseg::
 
     backbone=dict(
@@ -60,8 +60,8 @@ class BEiTPyramid(Beit):
         norm_cfg: norm layer of the enlarged map; mmengine replaces SyncBN by BN where a run is not distributed.
         checkpoint: weights to start from: a G2SD, DMAE or released MAE file, or a segmentation file (vfd's, or a
             released one). Other sizes of patch and grid are interpolated as
-            `vfd.checkpoints.beit_layout.backbone_tensors` says. Every tensor has to be there, but the pyramid, the
-            layer scale and the relative positions may be absent and then start anew.
+            `vfd.checkpoints.beit_layout.backbone_tensors` says. Every tensor is required, but the pyramid, the
+            layer scale and the relative positions may be absent and then keep their initial values.
 
     Raises:
         UserError: numbers that do not fit together.

@@ -4,7 +4,7 @@
     timm.create_model('cifar_resnet110', num_classes=100)
 
 Stem of 16 channels, three stages of basic blocks with 16, 32, 64 channels and strides 1, 2, 2 (He et al., CVPR 2016,
-section 4.2), a 1x1 convolution as shortcut where the shape changes. Tensors bear the names of RepDistiller's files:
+section 4.2), a 1x1 convolution as shortcut where the shape changes. Tensors have the names of RepDistiller's files:
 ``conv1, bn1, layer{1,2,3}.i.{conv1,bn1,conv2,bn2,downsample.0,downsample.1}, fc``.
 """
 

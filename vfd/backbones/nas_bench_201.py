@@ -4,7 +4,7 @@
 
 Paper: "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", arXiv 2001.00326. A stem, three
 stages of N cells with C, 2C, 4C channels, a residual block of stride 2 between the stages, batch norm, ReLU, mean,
-classifier. Tensors bear the benchmark's names: ``stem.{0,1}``, ``cells.i.layers.j.op.{1,2}`` (edges in the order
+classifier. Tensors have the benchmark's names: ``stem.{0,1}``, ``cells.i.layers.j.op.{1,2}`` (edges in the order
 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2), ``cells.i.{conv_a,conv_b}.op.{1,2}``, ``cells.i.downsample.1``, ``lastact.0``,
 ``classifier``.
 """

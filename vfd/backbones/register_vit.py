@@ -26,7 +26,7 @@ from .registers import PosInterp, RegisterBackbone, check_register_settings, not
 class RegisterViT(RegisterBackbone):
     """A vision transformer of timm, its tensors under timm's names, and m registers without position.
 
-    Its answer is the patch tokens after the final norm. The order of tokens is class token, registers, patches. Images
+    Its output is the patch tokens after the final norm. The order of tokens is class token, registers, patches. Images
     may have any size that is a multiple of the patch size. The class token's position is an entry of the table of its
     own, which trains, while ``cls_token`` stays frozen.
 

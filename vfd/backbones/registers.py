@@ -98,7 +98,7 @@ class RegisterBackbone(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the output depends on beside the weights, in plain types."""
+        """Settings that the output depends on beside the weights, in plain types."""
         return {
             'num_registers': self.num_registers,
             'grid': list(self.grid),

@@ -68,7 +68,7 @@ class ViTDet(nn.Module):
         window_size: side of a window in patches.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0.
         checkpoint: weights to start from: a G2SD or DMAE checkpoint, a released MAE file, any file with timm's names.
-            Every tensor has to be there but the relative positions, which then start at zero.
+            Every tensor is required but the relative positions, which then start at zero.
 
     Raises:
         UserError: numbers that do not fit together.

@@ -1,7 +1,7 @@
 """Weights for a BEiT-style segmentation backbone, from the files of every stage before it.
 
-What comes in: a pre-training's encoder (released MAE, DMAE or G2SD file, or what vfd wrote), a released BEiT-style
-segmentation file (mmseg 0.x), a distillation's checkpoint with student and teacher side by side. What goes out bears
+Input: a pre-training's encoder (released MAE, DMAE or G2SD file, or what vfd wrote), a released BEiT-style
+segmentation file (mmseg 0.x), a distillation's checkpoint with student and teacher side by side. The output has
 the names of timm's ``Beit`` and fits the sizes of the network.
 """
 

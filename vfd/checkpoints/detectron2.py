@@ -62,7 +62,7 @@ def to_mmdet_names(file: StateFile) -> StateFile:
             which linear layers would be transposed.
 
     Returns:
-        A new account of the file.
+        A new :class:`StateFile`.
     """
     if any(
         re.match(r'(student\.)?(backbone\.net|backbone\.bottom_up|proposal_generator)\.', k)

@@ -62,7 +62,7 @@ def from_hugging_face_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         block, part, leaf = match.groups()
         stem = f'encoder.layer.{block}.attention.attention'
         whole = [bare[key] for other in _QKV if (key := f'{stem}.{other}.{leaf}') in bare]
-        if len(whole) < len(_QKV):  # left alone, so that the loader says what is missing
+        if len(whole) < len(_QKV):  # left alone, so that the loader reports what is missing
             renamed[name] = value
         elif part == _QKV[0]:
             renamed[f'blocks.{block}.attn.qkv.{leaf}'] = torch.cat(whole)

@@ -33,7 +33,7 @@ def weight_file_kind(path: Path) -> str:
         ``'torch'``, ``'safetensors'``, ``'npz'`` or ``'pickle'`` (a plain pickle, as Paddle writes).
 
     Raises:
-        MissingFileError: nothing is there.
+        MissingFileError: the file does not exist.
         UserError: a folder, an empty or truncated file, a git-lfs pointer, a web page, a TorchScript archive,
             or something unknown.
     """

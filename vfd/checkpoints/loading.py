@@ -1,4 +1,4 @@
-"""Put tensors into a module, completely or not at all, and account for every one."""
+"""Put tensors into a module, completely or not at all, and report every one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vfd.errors import UserError
 
 @dataclass
 class LoadReport:
-    """What became of every tensor.
+    """The outcome of loading, tensor by tensor.
 
     Attributes:
         loaded: the module's names that got a tensor.
@@ -71,7 +71,7 @@ def load_into(
             `resize_position_embedding`; True takes timm's.
 
     Returns:
-        The account.
+        The report.
 
     Raises:
         UserError: a needed tensor is missing or has another shape; the text names the tensors, the file and
@@ -83,7 +83,7 @@ def load_into(
     assert not any(v.is_meta for v in targets.values()), 'load_into needs a module on a real device'
     wanted = [k for k in targets if not k.endswith('num_batches_tracked') and (needed is None or needed(k))]
     if any(k.endswith('patch_embed.proj.weight') for k in wanted) and mae_layouts.is_mmpretrain(tensors):
-        tensors = mae_layouts.from_mmpretrain(tensors)  # only here is it known that timm's names are wanted
+        tensors = mae_layouts.from_mmpretrain(tensors)  # only here is it clear that timm's names are needed
     prefix = prefix or _find_prefix(tensors, wanted, rename or {}, source)
     available = {_renamed(k[len(prefix) :], rename or {}): k for k in tensors if k.startswith(prefix)}
     if not available:

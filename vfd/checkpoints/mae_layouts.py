@@ -18,7 +18,7 @@ released, timm                Hugging Face ``ViTMAE``                     mmpret
 decoder parts
 ============================  ==========================================  ===================================
 
-Hugging Face's encoder stands under ``vit.`` in a whole model and under no prefix in a file of the encoder alone.
+Hugging Face's encoder is under ``vit.`` in a whole model and under no prefix in a file of the encoder alone.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
         block, part, leaf = match.groups()
         parts = [state.get(f'{block}.attention.attention.{other}.{leaf}') for other in _QKV]
         whole = [tensor for tensor in parts if tensor is not None]
-        if len(whole) < len(parts):  # left alone, so that the loader says what is missing
+        if len(whole) < len(parts):  # left alone, so that the loader reports what is missing
             renamed[name] = value
         elif part == _QKV[0]:
             renamed[f'{_from_hugging_face(block)}.attn.qkv.{leaf}'] = torch.cat(whole)

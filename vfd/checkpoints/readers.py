@@ -34,7 +34,7 @@ _PICKLE_ALLOWED = {
 def read_torch(path: Path, *, trust: bool = False) -> Any:
     """Read a file of ``torch.save`` on the CPU (zip or older format).
 
-    Besides tensors and plain Python values it admits `argparse.Namespace`, numpy arrays and scalars, and
+    Besides tensors and plain Python values it allows `argparse.Namespace`, numpy arrays and scalars, and
     mmengine's `HistoryBuffer`: research code stores these beside the weights.
 
     Args:
@@ -55,7 +55,7 @@ def read_torch(path: Path, *, trust: bool = False) -> Any:
             return torch.load(path, map_location='cpu', weights_only=False)
         reason = str(error.__context__ or error)  # torch wraps it in advice to run the code
         found = re.search(r'GLOBAL ([\w.]+)|class ([\w.]+)|function ([\w.]+)', reason)
-        if 'may not ask for the attribute' in reason:  # vfd.compat's stand-in for getattr
+        if 'may not access the attribute' in reason:  # vfd.compat's stand-in for getattr
             raise _code_refused(path, 'builtins.getattr') from None
         if not found:
             raise truncated(path, _first_line(reason)) from error
@@ -115,7 +115,7 @@ def read_pickle(path: Path, *, trust: bool = False) -> Any:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Admits numpy arrays and plain containers; every other name is refused before anything is called."""
+    """Allows numpy arrays and plain containers; every other name is refused before anything is called."""
 
     def __init__(self, path: Path, stream: Any):
         super().__init__(stream, encoding='latin1')
@@ -137,7 +137,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 @contextlib.contextmanager
 def _admitted(path: Path) -> Iterator[None]:
     """Widen torch's own list of harmless names while one file is read."""
-    if not hasattr(torch.serialization, 'safe_globals'):  # torch < 2.5 admits tensors and plain values only
+    if not hasattr(torch.serialization, 'safe_globals'):  # torch < 2.5 allows tensors and plain values only
         yield
         return
     core = np._core if hasattr(np, '_core') else np.core

@@ -8,7 +8,7 @@ its checkpoints hold, so ``--resume`` and ``load_from`` fail::
 
 The repair declares just these classes; ``torch.load`` itself stays as it is, and a pickle that holds
 anything else is still refused. ``getattr``, which such a checkpoint also names, is replaced by a function
-that gives out the buffer's own statistics and nothing else.
+that returns the buffer's own statistics and nothing else.
 """
 
 from __future__ import annotations
@@ -57,4 +57,4 @@ def statistic_of(cls: Any, name: str) -> Any:
 
     if cls is HistoryBuffer and name in _STATISTICS:
         return getattr(cls, name)
-    raise pickle.UnpicklingError(f'a checkpoint may not ask for the attribute {name!r} of {cls!r}')
+    raise pickle.UnpicklingError(f'a checkpoint may not access the attribute {name!r} of {cls!r}')

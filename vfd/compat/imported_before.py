@@ -1,7 +1,7 @@
 """OpenMMLab packages that were imported before vfd.
 
-mmpretrain needs no compiled operator, so that it can be imported first; a module of mmcv that found none then goes on
-without one of its names, which mmdet and mmseg import later::
+mmpretrain needs no compiled operator, so that it can be imported first; a module of mmcv that found none then
+lacks one of its names, which mmdet and mmseg import later::
 
     >>> import mmpretrain.models, vfd.registry, mmdet.models
     ImportError: cannot import name 'MultiScaleDeformableAttention' from 'mmcv.cnn.bricks.transformer'

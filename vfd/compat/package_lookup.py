@@ -12,7 +12,7 @@ And both mmengine and its onedl-* fork go by the name of a distribution, which i
     >>> get_config('mmseg::fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py')
     PackageNotFoundError: ... Cannot determine installed path for mmsegmentation
 
-or which, with originals and forks on one path, lies in another folder than the module that an import gives.
+or which, with originals and forks on one path, lies in another folder than the module that an import loads.
 The functions here take the place of mmengine's and use the import system.
 """
 

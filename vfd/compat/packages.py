@@ -18,7 +18,7 @@ from vfd.errors import MissingPackageError
 
 
 class Package(NamedTuple):
-    """How an importable module is called on the package index.
+    """Names of an importable module on the package index.
 
     Attributes:
         distributions: Names under which the module is published; the forks and the compiled builds included.

@@ -36,7 +36,7 @@ class DepthFolderDataset(BaseDataset):
         kwargs: the other settings of ``mmengine.dataset.BaseDataset``.
 
     Raises:
-        MissingFileError: a folder is not there.
+        MissingFileError: a folder does not exist.
         UserError: there is no image, or one without depth map.
     """
 

@@ -13,7 +13,7 @@ RGBA, LA            the alpha channel is dropped, not blended (as OpenCV does)
 CMYK                converted
 animated            the first frame
 EXIF orientation    applied
-ICO, TGA            the formats that only Pillow knows: converted through RGB
+ICO, TGA            formats that only Pillow reads: converted through RGB
 float, 32 bit       refused: their range is not known
 ==================  ========================================================================
 """

@@ -76,7 +76,7 @@ class HashIndex:
 
 @dataclass(frozen=True)
 class Features:
-    """What two images are compared by.
+    """Features by which two images are compared.
 
     Attributes:
         thumbnail: (32, 32) float32 grey values.

@@ -48,7 +48,7 @@ class _OnePass:
 
     mean: Tensor
     std: Tensor
-    _flips = ''  # the attribute that says whether channels are turned around
+    _flips = ''  # name of the attribute for turning channels around
     _enable_normalize: bool
 
     def forward(self, data: dict, training: bool = False) -> Any:

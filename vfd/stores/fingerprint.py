@@ -18,7 +18,7 @@ def fingerprint_files(names: Iterable[str], root: str | Path = '') -> dict[str, 
     """Return number, total size and digest of a list of files.
 
     The digest covers names, order and sizes, not contents: reading millions of images twice would cost more
-    than the step itself. A file that is not there counts as size -1.
+    than the step itself. A missing file counts as size -1.
 
     Args:
         names: file names, relative to ``root``.

@@ -59,7 +59,7 @@ class StoredCrops:
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """What a store holds of one image.
+    """One image of a store.
 
     Attributes:
         name: file name relative to the data set.
@@ -80,7 +80,7 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class LabelForm:
-    """How the labels of a store look.
+    """Format of the labels of a store.
 
     Attributes:
         label_type: name of the label type.
@@ -367,7 +367,7 @@ class LabelStore:
             boxes = boxes[which].astype(np.int64)
         except IndexError:
             raise UserError(
-                f'{self.folder}: record {index} ({self.names[index]}) has crops 0 to {self.crops - 1}, asked for '
+                f'{self.folder}: record {index} ({self.names[index]}) has crops 0 to {self.crops - 1}, requested '
                 f'were {rows}'
             ) from None
         flip = np.unpackbits(self._field('flips', index), count=self.crops).view(bool)[which]

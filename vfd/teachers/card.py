@@ -16,11 +16,11 @@ KEY = 'vfd_teacher'
 
 @dataclass(frozen=True)
 class TeacherCard:
-    """How a teacher has to be run to be as good as it was when it was measured.
+    """Settings of a teacher under which its accuracy was measured.
 
     Attributes:
         source: options of the source without which the file does not load, such as ``num_classes``.
-        input_size: side in pixels of the images that it saw.
+        input_size: side in pixels of its images.
         bn: ``eval`` or ``train``, see :class:`vfd.Teacher`.
         normalization: of these images.
         classes: names, in the order of the logits.

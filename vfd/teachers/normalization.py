@@ -14,7 +14,7 @@ from vfd.errors import UserError
 
 @dataclass(frozen=True)
 class Normalization:
-    """What a network was trained on: ``(pixel - mean) / std`` a channel, pixels in 0..255.
+    """Normalisation that a network was trained with: ``(pixel - mean) / std`` a channel, pixels in 0..255.
 
     Attributes:
         mean: three channel means, in the channel order that ``rgb`` names.

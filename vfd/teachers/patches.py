@@ -28,7 +28,7 @@ def check_same_patches(method: str, student: Any, teacher: Any) -> None:
         )
     if teacher_patches != student_patches:
         raise UserError(
-            f'{method}: the student sees {student_patches} patches, the teacher {source.name} {teacher_patches}. '
+            f'{method}: the student has {student_patches} patches, the teacher {source.name} {teacher_patches}. '
             'Both need the same img_size and patch_size (or sizes with the same grid).'
         )
     prefix = source.network.num_prefix_tokens

@@ -177,7 +177,7 @@ class Teacher:
 
     @property
     def normalization(self) -> Normalization:
-        """What the network was trained on.
+        """Normalisation that the network was trained with.
 
         Raises:
             UserError: its input is no normalised image.
@@ -198,7 +198,7 @@ class Teacher:
 
     @property
     def constants(self) -> dict[str, Tensor]:
-        """What the source computes from its weights alone, by name; recomputed when the network was moved or cast."""
+        """Tensors from the weights alone, by name; recomputed when the network was moved or cast."""
         if self._constants is None:
             compute = getattr(self.source, 'constants', dict)
             device = next(self.network.parameters()).device
@@ -326,18 +326,18 @@ class Teacher:
         """Return the rows that the dry run prints."""
         size = sum(p.numel() for p in self.network.parameters())
         norm = self._normalization
-        sees = (
+        pixels = (
             'no normalised image' if norm is None else f'mean {_short(norm.mean)}, std {_short(norm.std)}, '
         )
         if norm is not None:
-            sees += 'RGB' if norm.rgb else 'BGR'
+            pixels += 'RGB' if norm.rgb else 'BGR'
         return {
             'teacher': self.source.name,
             'teacher checkpoint': str(self.checkpoint),
             'teacher loaded': 'RANDOM WEIGHTS' if self.checkpoint == 'random' else self.report.summary(),
             **self.card.summary(),
             'teacher parameters': f'{size / 1e6:.2f} M, {self.dtype}, bn {self.bn}',
-            'teacher sees': sees + (f', {self.input_size} px' if self.input_size else ''),
+            'teacher sees': pixels + (f', {self.input_size} px' if self.input_size else ''),
             'taps': ', '.join(self.taps),
         }
 

@@ -31,7 +31,7 @@ class Geometry(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """What torchvision's backward gives, in its order."""
+    """Gradients of torchvision's backward, in its order."""
 
     input: Tensor
     weight: Tensor

@@ -1,4 +1,4 @@
-"""What ``mmcv.utils.collect_env`` prints about the build of the operators."""
+"""Build information of the operators for ``mmcv.utils.collect_env``."""
 
 from __future__ import annotations
 

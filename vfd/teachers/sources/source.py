@@ -1,4 +1,4 @@
-"""What a teacher needs of a network's origin: how to build it, what it was trained on, and its features at taps.
+"""The interface of a teacher's source: it builds a network and gives its normalisation and its features at taps.
 
 ====================  =======================  ==========================================================
 tap                   shape                    what it is
@@ -34,15 +34,15 @@ class Source(Protocol):
     Attributes:
         name: for messages, ``library:model``.
         network: an ``nn.Module``; its methods are those of its library.
-        normalization: what the network was trained on; None where its input is no normalised image.
+        normalization: of the images that the network was trained on; None where its input is no normalised image.
         num_classes: width of ``logits``; None without them.
         image_size: (height, width) in pixels that the network was built for; None where any size will do or it is not
             known.
         reads: names of the further inputs that :meth:`forward_taps` takes, a subset of
             :data:`vfd.teachers.inputs.INPUTS`.
 
-    A source may also have ``constants() -> dict[str, Tensor]``: what is computed from the weights alone, such as
-    embeddings of class names. The teacher calls it once, when the weights are in and on their device, and gives the
+    A source may also have ``constants() -> dict[str, Tensor]``: tensors computed from the weights alone, such as
+    embeddings of class names. The teacher calls it once, when the weights are loaded and on their device, and gives the
     result to :meth:`forward_taps` as ``constants``.
     """
 
@@ -130,10 +130,10 @@ def check_image_size(
     ):
         return
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    mend = f', or {option.format(height, width)}' if option and 'divisible' not in reason else ''
+    remedy = f', or {option.format(height, width)}' if option and 'divisible' not in reason else ''
     raise UserError(
         f'{name} was built for images of {built_for[0]}x{built_for[1]} pixels and cannot take {height}x{width} '
-        f'({reason}). Set input_size={built_for[0]} in the teacher, which resizes them for it{mend}.'
+        f'({reason}). Set input_size={built_for[0]} in the teacher, which resizes them for it{remedy}.'
     ) from error
 
 

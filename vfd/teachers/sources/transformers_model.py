@@ -76,7 +76,7 @@ def normalization(
     """Return the normalisation that the user gave, or else the image processor's.
 
     Raises:
-        UserError: neither is there, or the user's is of pixels in 0..1.
+        UserError: neither exists, or the user's is of pixels in 0..1.
     """
     if mean is not None and std is not None:
         if max(std) <= 1:
@@ -163,7 +163,7 @@ def load_file(
         settings: how it is built.
         network: its class.
         file: the weights, under any of the names that transformers had for them.
-        needs: whether the tensor of a name has to be there.
+        needs: whether the tensor of a name is required.
 
     Returns:
         The network, and the names of the weights that it has no place for.
@@ -216,7 +216,7 @@ def _load(
         options['key_mapping'] = {'^' + re.escape(settings.prefix): ''}
     try:
         with _quiet():
-            loaded, account = network.from_pretrained(
+            loaded, info = network.from_pretrained(
                 origin,
                 config=copy.deepcopy(settings.config),
                 dtype=torch.float32,
@@ -232,12 +232,12 @@ def _load(
         if 'mismatched' in str(error):
             raise UserError(f'{source} has tensors of another shape than {settings.name}: {error}') from error
         raise _refusal(settings.name, error) from error
-    if missing := sorted(name for name in account['missing_keys'] if needs(name)):
+    if missing := sorted(name for name in info['missing_keys'] if needs(name)):
         raise UserError(
             f'Missing in {source}: {len(missing)} tensors that {settings.name} needs, for example '
             f'{", ".join(missing[:3])}'
         )
-    return loaded.eval(), sorted(account['unexpected_keys'])
+    return loaded.eval(), sorted(info['unexpected_keys'])
 
 
 @contextmanager
