@@ -1,4 +1,4 @@
-"""The key of a training sample: under it stores keep its records, and reports name it."""
+"""The key of a training sample, used by stores and in reports."""
 
 from __future__ import annotations
 
