@@ -303,7 +303,7 @@ class Teacher:
         """Return what the features depend on, in plain types; saved in every checkpoint trained with this teacher.
 
         ``dtype='auto'`` does not record autocast: whether a run uses it is in the config of its optimizer. Stores of
-        features are written without autocast (:class:`vfd.engine.hooks.answer_cache.AnswerCacheHook`).
+        features are written without autocast (:class:`vfd.engine.hooks.answer_cache.TeacherOutputCacheHook`).
         """
         norm = self._normalization
         return {
