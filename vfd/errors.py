@@ -1,4 +1,4 @@
-"""Errors that a user can mend.
+"""Errors that a user can fix.
 
 The command line prints their text alone, without a traceback, and exits with code 2. Everything else that
 escapes is a defect of vfd and keeps its traceback.
@@ -11,18 +11,18 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Something in the user's hands is wrong; the text says what, and how to mend it."""
+    """A mistake in the user's input; the text states it and how to fix it."""
 
 
 class MissingFileError(UserError, FileNotFoundError):
-    """A file or folder that the user named is not there."""
+    """A file or folder that the user named does not exist."""
 
     def __str__(self) -> str:  # FileNotFoundError would print errno fields
         return str(self.args[0]) if self.args else ''
 
 
 class DiskFullError(UserError, OSError):
-    """A file could not be written for want of space; what was complete before is safe."""
+    """A file could not be written for lack of space; files completed before are safe."""
 
     def __str__(self) -> str:  # OSError would print errno fields
         return str(self.args[0]) if self.args else ''
@@ -40,7 +40,7 @@ class BadDataError(UserError):
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """A suggestion such as ``' (did you mean "max_epochs"?)'``, or an empty string when nothing is near.
+    """Return a suggestion such as ``' (did you mean "max_epochs"?)'``, or an empty string when nothing is near.
 
     Args:
         word: what was written.

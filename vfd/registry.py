@@ -1,6 +1,6 @@
 """The registries of vfd: children (scope ``vfd``) of mmengine's roots, and the only place that creates registries.
 
-Config types of vfd carry the scope: ``type='vfd.SSLDDistiller'``. The rooms that register something are imported
+Config types of vfd carry the scope: ``type='vfd.SSLDDistiller'``. The packages that register types are imported
 at the first look-up, so importing this module stays cheap. Importing it also makes the OpenMMLab packages run on
 the installed torch (:func:`vfd.compat.install`), whatever is imported first.
 """
@@ -14,7 +14,7 @@ compat.install()
 
 from mmengine import registry as _root  # noqa: E402  (the repairs come first)
 
-_ROOMS = [
+_LOCATIONS = [
     'vfd.backbones',
     'vfd.methods',
     'vfd.teachers',
@@ -39,14 +39,14 @@ ON_DEMAND: dict[str, dict[str, tuple[str, str]]] = {
 
 
 class _Registry(_root.Registry):
-    """mmengine's registry, which imports as little as a look-up needs.
+    """mmengine's registry; a look-up imports only what it needs.
 
-    The rooms are imported only for a name that is not registered yet, so that an exported detector with
+    The packages are imported only for a name that is not registered yet, so that an exported detector with
     ``vfd.backbones`` runs without teachers and methods; types of ``ON_DEMAND`` are imported by themselves.
     """
 
     def get(self, key: str) -> Any:
-        """Return the class of a name, with or without scope; None where nobody registers it.
+        """Return the class of a name, with or without scope; None where it is not registered.
 
         Raises:
             MissingPackageError: its OpenMMLab package is not installed.
@@ -63,8 +63,8 @@ class _Registry(_root.Registry):
 
 
 def _child(parent: _root.Registry) -> _root.Registry:
-    """The ``vfd`` child of one of mmengine's root registries."""
-    return _Registry(parent.name, parent=parent, scope='vfd', locations=_ROOMS)
+    """Return the ``vfd`` child of one of mmengine's root registries."""
+    return _Registry(parent.name, parent=parent, scope='vfd', locations=_LOCATIONS)
 
 
 RUNNERS = _child(_root.RUNNERS)

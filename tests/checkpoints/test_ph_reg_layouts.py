@@ -47,7 +47,7 @@ def test_hugging_faces_file(prefix, tmp_path):
     file = load_state(tmp_path / 'hf.pth')
     assert file.layout == 'hf-dinov2'
     loaded = vit(1, num_registers=0)
-    assert loaded.take(file).unused == ['mask_token', *(['classifier.weight'] if prefix else [])]
+    assert loaded.load_weights(file).unused == ['mask_token', *(['classifier.weight'] if prefix else [])]
     assert same(network, loaded)
 
 
@@ -123,7 +123,7 @@ def test_second_copies_that_differ_are_refused(tmp_path):
 def test_the_released_file_of_what_was_trained(tmp_path):
     """It fits the transformer it was trained from, and is refused where it would leave the rest random."""
     network, base = vit(), vit(1, unlock_last_blocks=1)
-    base.take({name: value for name, value in base.state_dict().items() if name != 'reg_token'})
+    base.load_weights({name: value for name, value in base.state_dict().items() if name != 'reg_token'})
     assert base.unloaded == ['reg_token']
     whole = to_ph_reg_dinov2(network.state_dict())
     trained = ('registers', 'model.embeddings.position', 'model.embeddings.patch', 'model.encoder.layer.1.')

@@ -44,7 +44,7 @@ def vit(case, num_registers: int) -> RegisterViT:
     weights = from_hugging_face_dinov2({key: floats(value) for key, value in case.under('w/').items()})
     if num_registers:
         weights['reg_token'] = floats(case['registers'])
-    report = network.double().take(weights)
+    report = network.double().load_weights(weights)
     assert report.unused == ['mask_token']
     return network
 
@@ -168,7 +168,7 @@ def clip(case, registers: int, size: int, **options) -> RegisterCLIP:
     weights = {key: floats(value) for key, value in case.under('w/').items()}
     if registers:
         weights['register_tokens'] = floats(case['registers'])
-    assert not network.take(weights).unused
+    assert not network.load_weights(weights).unused
     return network
 
 

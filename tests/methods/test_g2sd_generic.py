@@ -195,7 +195,7 @@ def test_a_file_without_a_needed_decoder_block_is_refused_by_name(files):
         (dict(beta=0.0), 'greater than 0'),
         (dict(teacher_layer=0), 'counts decoder blocks, from 1'),
         (dict(teacher_layer=5), r'decoder\.0 to decoder\.3'),
-        (dict(student=changed(STUDENT, img_size=64)), 'student sees 64 patches, the teacher mae:32 16'),
+        (dict(student=changed(STUDENT, img_size=64)), 'student has 64 patches, the teacher mae:32 16'),
         (dict(student=changed(STUDENT, patch_size=16, img_size=64)), r'built for images of 32x32 .* gets 64x64'),
         (dict(student=changed(STUDENT, img_size=30)), 'not divisible by patch_size 8'),
         (

@@ -254,7 +254,7 @@ def test_a_timm_file_is_an_encoder_file(tmp_path):
         ({}, ('block.x',), r'block\.<number>'),
         ({}, ('decoder.3',), r'decoder\.0 to decoder\.2'),
         ({}, ('blok.1',), 'did you mean "block"'),
-        ({}, ('logits',), r'answers at block\.<k>'),
+        ({}, ('logits',), r'has the taps block\.<k>'),
         ({'img_size': 30}, ('block.0',), 'not divisible by patch_size 8'),
         ({'num_heads': 5}, ('block.0',), 'not divisible by num_heads'),
         ({'decoder_num_heads': 3}, ('decoder.0',), 'not divisible by decoder_num_heads'),

@@ -72,5 +72,5 @@ def test_a_classifier_of_timm():
     features = network.forward_features(images)
     torch.testing.assert_close(answers['pooled'], network.forward_head(features, pre_logits=True))
     assert tapped.num_classes == 3
-    with pytest.raises(UserError, match='answers at'):
+    with pytest.raises(UserError, match='has the taps'):
         teacher(TIMM, 'stage.0')

@@ -40,7 +40,7 @@ def test_a_bare_backbone_needs_its_normalisation():
 def test_a_bare_backbone():
     source = dict(type='vfd.MMSource', model=RESNET['backbone'], mean=[1, 2, 3], std=[1, 1, 1])
     assert Teacher(source, 'random', taps=('stage.1',))(torch.rand(1, 3, 32, 32))['stage.1'].shape[1] == 64
-    with pytest.raises(UserError, match='answers at'):
+    with pytest.raises(UserError, match='has the taps'):
         Teacher(source, 'random', taps=('logits',))
     with pytest.raises(UserError, match='pretrained'):
         Teacher(source, 'pretrained', taps=('stage.1',))

@@ -175,7 +175,7 @@ def test_fingerprint_tells_weights_apart(tmp_path, cnn_file):
     [
         (dict(taps=()), 'at least one tap'),
         (dict(taps=('logit',)), 'did you mean "logits"'),
-        (dict(taps=('block.0',)), 'answers at'),
+        (dict(taps=('block.0',)), 'has the taps'),
         (dict(taps=('stage.9',)), 'stage.0 to stage.4'),
         (dict(taps=('stage.x',)), r'stage\.<number>'),
         (dict(dtype='float8'), 'float32'),

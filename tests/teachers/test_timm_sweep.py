@@ -108,5 +108,5 @@ def test_what_timm_does_not_have_is_refused(entry):
 
 @pytest.mark.parametrize('name', ['convit_tiny', 'swin_tiny_patch4_window7_224', 'test_convnext'])
 def test_networks_without_one_kind_of_block_have_no_block_tap(name):
-    with pytest.raises(UserError, match=r'answers at logits, pooled, stage\.<k>'):
+    with pytest.raises(UserError, match=r'has the taps logits, pooled, stage\.<k>'):
         Teacher({'type': 'vfd.TimmSource', 'model_name': name}, 'random', taps=['block.0'])

@@ -1,6 +1,6 @@
 """A BEiT-style vision transformer with feature maps of up to four sizes, for segmentors.
 
-The network is timm's ``Beit`` under timm's names; the upsampling layers (``fpn1``, ``fpn2``) bear the names of the
+The network is timm's ``Beit`` under timm's names; the upsampling layers (``fpn1``, ``fpn2``) have the names of the
 released files. In a config of mmseg::
 
     backbone=dict(
@@ -60,8 +60,8 @@ class BEiTPyramid(Beit):
         norm_cfg: norm layer of the enlarged map; mmengine replaces SyncBN by BN where a run is not distributed.
         checkpoint: weights to start from: a G2SD, DMAE or released MAE file, or a segmentation file (vfd's, or a
             released one). Other sizes of patch and grid are interpolated as
-            `vfd.checkpoints.beit_layout.backbone_tensors` says. Every tensor has to be there, but the pyramid, the
-            layer scale and the relative positions may be absent and then start anew.
+            `vfd.checkpoints.beit_layout.backbone_tensors` says. Every tensor is required, but the pyramid, the
+            layer scale and the relative positions may be absent and then keep their initial values.
 
     Raises:
         UserError: numbers that do not fit together.
@@ -122,7 +122,7 @@ class BEiTPyramid(Beit):
         self.fpn2 = pyramid.upsample_2x if len(taps) > 1 else nn.Identity()  # DDP refuses unused parameters
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        """The maps of the blocks ``out_indices``.
+        """Return the maps of the blocks ``out_indices``.
 
         Args:
             images: (B, 3, H, W) of this network's size.
@@ -183,7 +183,7 @@ class BEiTPyramid(Beit):
         print_log(f'{type(self).__name__} starts from {report.summary()}{new}', logger='current')
 
     def timm_form(self) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-        """The transformer as timm alone builds it, without the pyramid.
+        """Return the transformer as timm alone builds it, without the pyramid.
 
         timm's network ends in a layer norm that this one does not have (here with weight 1 and bias 0). The maps that
         the pyramid reads are ``forward_intermediates(images, indices=out_indices, intermediates_only=True)``.

@@ -4,7 +4,7 @@
     timm.create_model('cifar_resnet110', num_classes=100)
 
 Stem of 16 channels, three stages of basic blocks with 16, 32, 64 channels and strides 1, 2, 2 (He et al., CVPR 2016,
-section 4.2), a 1x1 convolution as shortcut where the shape changes. Tensors bear the names of RepDistiller's files:
+section 4.2), a 1x1 convolution as shortcut where the shape changes. Tensors have the names of RepDistiller's files:
 ``conv1, bn1, layer{1,2,3}.i.{conv1,bn1,conv2,bn2,downsample.0,downsample.1}, fc``.
 """
 
@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, channels, H / stride, W / stride)."""
+        """Map (B, in_channels, H, W) to (B, channels, H / stride, W / stride)."""
         out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         return out.add_(x if self.downsample is None else self.downsample(x)).relu_()
 
@@ -87,7 +87,7 @@ class CifarResNet(ClassifierNetwork):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
 
     def stage_maps(self, x: Tensor) -> list[Tensor]:
-        """Three maps after their last ReLU: (B, w, H, W), (B, 2w, H/2, W/2), (B, 4w, H/4, W/4)."""
+        """Return three maps after their last ReLU: (B, w, H, W), (B, 2w, H/2, W/2), (B, 4w, H/4, W/4)."""
         x = self.relu(self.bn1(self.conv1(x)))
         maps = []
         for number in (1, 2, 3):
@@ -98,7 +98,7 @@ class CifarResNet(ClassifierNetwork):
 
 @register_model
 def cifar_resnet(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """Any numbers of blocks: ``blocks=(3, 3, 3)``."""
+    """Build a network of any numbers of blocks: ``blocks=(3, 3, 3)``."""
     return CifarResNet(**without_timms_own(kwargs))
 
 

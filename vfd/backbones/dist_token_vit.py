@@ -18,7 +18,7 @@ class DistTokenViT(VisionTransformer):
     """timm's vision transformer with a distillation token behind all others, and a head of its own for it.
 
     The token has no position, so the position table is that of pre-training. (In timm's DeiT and mmpretrain's
-    ``DistilledVisionTransformer`` the token comes second and has one.) Attention does not know the order of tokens:
+    ``DistilledVisionTransformer`` the token comes second and has one.) Attention ignores the order of tokens:
     this network is DeiT's with a position of zero for the token, see :meth:`timm_form`.
 
     Args:
@@ -43,18 +43,18 @@ class DistTokenViT(VisionTransformer):
         nn.init.zeros_(self.head_dist.bias)
 
     def forward_heads(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Both heads apart: logits of the class token and of the distillation token, (B, C) each."""
+        """Return the logits of the class token and of the distillation token, (B, C) each."""
         return self._heads(self.forward_features(images))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """The mean of both heads' logits (B, C), or of what they read (B, D), from tokens (B, 2 + L, D)."""
+        """Return the mean of both heads' logits (B, C), or of their inputs (B, D), from tokens (B, 2 + L, D)."""
         if pre_logits:
             return self.head_drop(x[:, [0, -1]]).mean(1)
         logits, token_logits = self._heads(x)
         return (logits + token_logits) / 2
 
     def timm_form(self) -> tuple[str, dict[str, Tensor]]:
-        """The name of an equal network of timm alone (DeiT with token), and the tensors that make it equal."""
+        """Return the name of an equal network of timm alone (DeiT with token), and the tensors that make it equal."""
         state = self.state_dict()
         cls, patches = state['pos_embed'].split([1, state['pos_embed'].shape[1] - 1], dim=1)
         state['pos_embed'] = torch.cat([cls, torch.zeros_like(cls), patches], dim=1)
@@ -93,21 +93,21 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def vit_tiny_patch16_224_dist_token(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ViT-Ti/16 with a distillation token at the end: 192 wide, 3 heads (G2SD also ran 12: ``num_heads=12``)."""
+    """Build ViT-Ti/16 with a distillation token at the end: 192 wide, 3 heads (G2SD also ran 12: ``num_heads=12``)."""
     arch = dict(embed_dim=192, depth=12, num_heads=3)
     return _dist_token_vit('vit_tiny_patch16_224_dist_token', pretrained, **{**arch, **kwargs})
 
 
 @register_model
 def vit_small_patch16_224_dist_token(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ViT-S/16 with a distillation token at the end: 384 wide, 6 heads."""
+    """Build ViT-S/16 with a distillation token at the end: 384 wide, 6 heads."""
     arch = dict(embed_dim=384, depth=12, num_heads=6)
     return _dist_token_vit('vit_small_patch16_224_dist_token', pretrained, **{**arch, **kwargs})
 
 
 @register_model
 def vit_base_patch16_224_dist_token(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ViT-B/16 with a distillation token at the end: 768 wide, 12 heads."""
+    """Build ViT-B/16 with a distillation token at the end: 768 wide, 12 heads."""
     arch = dict(embed_dim=768, depth=12, num_heads=12)
     return _dist_token_vit('vit_base_patch16_224_dist_token', pretrained, **{**arch, **kwargs})
 

@@ -75,13 +75,13 @@ class MaskedAutoencoder(MaskedViT):
             self.load(checkpoint, resize_pos_embed)
 
     def load(self, checkpoint: str | Path, resize_pos_embed: bool = False) -> None:
-        """Load weights; all of encoder and decoder, or an error."""
+        """Load all weights of encoder and decoder; raise an error if one is missing."""
         file = load_state(checkpoint)
         require_decoder(file, 'MaskedAutoencoder')
         load_into(self, file, resize_pos_embed='mae' if resize_pos_embed else False)
 
     def decoder_sequence(self, latent: Tensor, ids_keep: Tensor) -> Tensor:
-        """The decoder's input: visible tokens at their places, the mask token elsewhere, positions added.
+        """Return the decoder's input: visible tokens at their places, the mask token elsewhere, positions added.
 
         Args:
             latent: (B, 1 + K, D), the encoder's tokens after its norm.
@@ -97,19 +97,19 @@ class MaskedAutoencoder(MaskedViT):
         return torch.cat([embedded[:, :1], patches], dim=1) + self.decoder_pos_embed
 
     def decode(self, latent: Tensor, ids_keep: Tensor, blocks: int | None = None) -> Tensor:
-        """The decoder's tokens (B, 1 + L, E) after its first ``blocks`` blocks (None: all), before any norm."""
+        """Return the decoder's tokens (B, 1 + L, E) after its first ``blocks`` blocks (None: all), before any norm."""
         tokens = self.decoder_sequence(latent, ids_keep)
         for block in self.decoder_blocks[:blocks]:
             tokens = block(tokens)
         return tokens
 
     def decode_masked(self, latent: Tensor, mask: PatchMask) -> Tensor:
-        """The decoder's tokens of the hidden patches alone: (B, L - K, E), in the order of ``mask.ids_masked``."""
+        """Return the decoder's tokens of the hidden patches: (B, L - K, E), in the order of ``mask.ids_masked``."""
         tokens = self.decode(latent, mask.ids_keep, len(self.decoder_blocks) - 1)
         return block_at(self.decoder_blocks[-1], tokens, mask.ids_masked + 1)
 
     def pixels(self, tokens: Tensor) -> Tensor:
-        """Decoder tokens (B, N, E) to pixels (B, N, p*p*3 times ``pixel_outputs``)."""
+        """Turn decoder tokens (B, N, E) into pixels (B, N, p*p*3 times ``pixel_outputs``)."""
         return self.decoder_pred(self.decoder_norm(tokens))
 
     def reconstruct(self, images: Tensor, mask: PatchMask) -> Tensor:
@@ -119,11 +119,11 @@ class MaskedAutoencoder(MaskedViT):
 
 
 def require_decoder(file: StateFile, needed_by: str) -> None:
-    """Say what is wrong with a file of the encoder alone where the decoder is needed.
+    """Raise for a file of the encoder alone where the decoder is needed.
 
     Args:
         file: of a masked autoencoder.
-        needed_by: what asks for the decoder, for the message.
+        needed_by: what needs the decoder, for the message.
 
     Raises:
         UserError: the decoder is missing.

@@ -1,4 +1,4 @@
-"""What methods with a masked autoencoder as student share: masks, and images of what they predict."""
+"""Masks and predicted images, shared by the methods with a masked autoencoder as student."""
 
 from __future__ import annotations
 

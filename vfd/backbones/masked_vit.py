@@ -1,4 +1,4 @@
-"""A vision transformer that looks at some of the patches and can be asked at its blocks.
+"""A vision transformer on a subset of the patches, with features at its blocks.
 
 The network is timm's ``VisionTransformer``, so weights keep timm's names, which are also those of the released MAE
 files. B images, L patches, K visible patches, D width.
@@ -107,10 +107,10 @@ class MaskedViT(VisionTransformer):
         return self.grid[0] * self.grid[1]
 
     def init_weights(self, mode: str = '', needs_reset: bool = True) -> None:
-        """Nothing: mmengine and timm call it, but this network is complete once it is built."""
+        """Do nothing: mmengine and timm call it, but this network is complete once it is built."""
 
     def load(self, checkpoint: str | Path, resize_pos_embed: bool = False) -> None:
-        """Load weights; all of this network's tensors, or an error."""
+        """Load all of this network's tensors; raise an error if one is missing."""
         load_into(self, load_state(checkpoint), resize_pos_embed='mae' if resize_pos_embed else False)
 
     def embed(self, images: Tensor, ids_keep: Tensor | None = None) -> Tensor:
@@ -118,7 +118,7 @@ class MaskedViT(VisionTransformer):
 
         Args:
             images: (B, 3, H, W) of this network's size.
-            ids_keep: (B, K) long, the patches to embed, in the order wanted; None embeds all.
+            ids_keep: (B, K) long, the patches to embed, in that order; None embeds all.
 
         Returns:
             (B, K or L, D), without the class token.
@@ -137,7 +137,7 @@ class MaskedViT(VisionTransformer):
         return tokens + position[0][ids_keep]
 
     def sequence(self, images: Tensor, ids_keep: Tensor | None = None) -> Tensor:
-        """The tokens before the first block, class token first: (B, 1 + K, D)."""
+        """Return the tokens before the first block, class token first: (B, 1 + K, D)."""
         tokens = self.embed(images, ids_keep)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(tokens.shape[0], -1, -1)
         return torch.cat([cls, tokens], dim=1)
@@ -164,7 +164,7 @@ class MaskedViT(VisionTransformer):
         return tapped
 
     def forward_cls(self, images: Tensor, ids_keep: Tensor | None = None) -> Tensor:
-        """The class token after the final norm, (B, D); the last block computes nothing else.
+        """Return the class token after the final norm, (B, D); the last block computes nothing else.
 
         Arguments as in `forward_tokens`.
         """
@@ -174,7 +174,7 @@ class MaskedViT(VisionTransformer):
         return self.cls_of(tokens)
 
     def cls_of(self, tokens: Tensor) -> Tensor:
-        """The class token (B, D) after last block and final norm, from the tokens (B, 1 + K, D) before that block."""
+        """Return the class token (B, D) after last block and final norm, from the tokens (B, 1 + K, D) before them."""
         first = tokens.new_zeros((tokens.shape[0], 1), dtype=torch.long)
         return self.norm(block_at(self.blocks[-1], tokens, first))[:, 0]
 
@@ -186,7 +186,7 @@ class MaskedViT(VisionTransformer):
         Args:
             images: (B, 3, H, W).
             ids_keep: (B, K) visible patches, or None for all.
-            taps: block indices whose output is wanted as well.
+            taps: block indices whose output is returned as well.
 
         Returns:
             The tokens (B, 1 + K, D) after the final norm, class token first, and for each tap those after the block.
@@ -198,7 +198,7 @@ class MaskedViT(VisionTransformer):
     def forward(  # type: ignore[override]  # timm's takes an attention mask, mmengine a mode
         self, x: Tensor, data_samples: list | None = None, mode: str = 'tensor'
     ) -> Tensor:
-        """The tokens (B, 1 + L, D) of whole images (B, 3, H, W) after the final norm.
+        """Return the tokens (B, 1 + L, D) of whole images (B, 3, H, W) after the final norm.
 
         The other arguments are mmengine's; a network without a task has no mode but ``tensor``.
         """
@@ -206,7 +206,7 @@ class MaskedViT(VisionTransformer):
         return self.forward_tokens(x)[0]
 
     def timm_form(self) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-        """The encoder as timm alone builds it; called with images it gives the tokens of ``forward``.
+        """Return the encoder as timm alone builds it; called with images it outputs the tokens of ``forward``.
 
         Returns:
             The name and the arguments of ``timm.create_model``, and the tensors under timm's names.
@@ -228,7 +228,7 @@ class MaskedViT(VisionTransformer):
         return name, arguments, {k: v for k, v in self.state_dict().items() if k.split('.')[0] in own}
 
     def tap_index(self, index: int, what: str = 'tap') -> int:
-        """A block index with negative numbers counted from the end.
+        """Return a block index with negative numbers counted from the end.
 
         Raises:
             UserError: there is no such block.
@@ -239,14 +239,14 @@ class MaskedViT(VisionTransformer):
         return index % count
 
     def _initialise(self) -> None:
-        """Section "implementation details" of MAE: Xavier-uniform linears, normal tokens."""
+        """Initialise as MAE does ("implementation details"): Xavier-uniform linears, normal tokens."""
         xavier_linears(self)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.data.flatten(1))  # its bias keeps the default
         nn.init.normal_(self.cls_token, std=0.02)
 
 
 def xavier_linears(module: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases for every linear layer, 1 and 0 for layer norms."""
+    """Draw Xavier-uniform weights, with zero biases, for every linear layer; set layer norms to 1 and 0."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.xavier_uniform_(part.weight)
@@ -257,7 +257,7 @@ def xavier_linears(module: nn.Module) -> None:
 
 
 def network_numbers(arch: str | None, *given: int | None) -> tuple[int, int, int]:
-    """Width, depth and heads of an arch, overridden by what was given."""
+    """Return width, depth and heads of an arch, overridden by what was given."""
     if arch is not None and arch not in ARCHS:
         raise UserError(f'arch="{arch}"{did_you_mean(arch, ARCHS)}; archs: {", ".join(ARCHS)}')
     known: Sequence[Any] = ARCHS[arch] if arch else (None, None, None)

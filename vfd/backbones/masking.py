@@ -1,4 +1,4 @@
-"""Which patches a masked autoencoder sees (arXiv 2111.06377, section 3, "masking")."""
+"""The visible patches of a masked autoencoder (arXiv 2111.06377, section 3, "masking")."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PatchMask:
 
 
 def keep_count(num_patches: int, mask_ratio: float) -> int:
-    """How many patches stay visible: the float product, cut off (100 patches at 0.9 leave 9, as published)."""
+    """Return how many patches stay visible: the float product, cut off (100 patches at 0.9 leave 9, as published)."""
     return int(num_patches * (1 - mask_ratio))
 
 

@@ -4,7 +4,7 @@
 
 Paper: "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", arXiv 2001.00326. A stem, three
 stages of N cells with C, 2C, 4C channels, a residual block of stride 2 between the stages, batch norm, ReLU, mean,
-classifier. Tensors bear the benchmark's names: ``stem.{0,1}``, ``cells.i.layers.j.op.{1,2}`` (edges in the order
+classifier. Tensors have the benchmark's names: ``stem.{0,1}``, ``cells.i.layers.j.op.{1,2}`` (edges in the order
 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2), ``cells.i.{conv_a,conv_b}.op.{1,2}``, ``cells.i.downsample.1``, ``lastact.0``,
 ``classifier``.
 """
@@ -29,7 +29,7 @@ Cell = tuple[str, ...]
 
 
 def parse_cell(text: str) -> Cell:
-    """The six operations of a cell string ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``, in the order of ``EDGES``.
+    """Parse a cell string ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``: six operations, in the order of ``EDGES``.
 
     Raises:
         UserError: the text is no cell.
@@ -48,7 +48,7 @@ def parse_cell(text: str) -> Cell:
 
 
 def format_cell(cell: Cell) -> str:
-    """The string of six operations."""
+    """Write six operations as a string."""
     nodes = [
         '|'.join(f'{op}~{source}' for (target, source), op in zip(EDGES, cell, strict=True) if target == node)
         for node in (1, 2, 3)
@@ -57,7 +57,7 @@ def format_cell(cell: Cell) -> str:
 
 
 def is_connected(cell: Cell) -> bool:
-    """Whether anything of the input reaches the output; a cell where nothing does is dead."""
+    """Return whether the output of a cell depends on its input."""
     reached = {0}
     for (target, source), op in zip(EDGES, cell, strict=True):
         if op != 'none' and source in reached:
@@ -77,7 +77,7 @@ class ReLUConvBN(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, channels, H / stride, W / stride)."""
+        """Map (B, in_channels, H, W) to (B, channels, H / stride, W / stride)."""
         return self.op(x)
 
 
@@ -101,7 +101,7 @@ class SearchedCell(nn.Module):
         ]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same. Nodes that nothing reaches are zero; what reads them runs, as in the benchmark."""
+        """Map (B, C, H, W) to the same. Nodes that nothing reaches are zero; their readers run, as in the benchmark."""
         nodes = [x]
         for edges in self.edges:
             inputs = [self.layers[j](nodes[source]) for source, j in edges]
@@ -122,7 +122,7 @@ class ReductionBlock(nn.Module):
         self.downsample = nn.Sequential(nn.AvgPool2d(2, 2), nn.Conv2d(in_channels, channels, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, channels, H / 2, W / 2)."""
+        """Map (B, in_channels, H, W) to (B, channels, H / 2, W / 2)."""
         return self.downsample(x) + self.conv_b(self.conv_a(x))
 
 
@@ -164,7 +164,7 @@ class NASBench201Network(ClassifierNetwork):
         self.pretrained_cfg = self.default_cfg = network_cfg(num_classes, 32, 'stem.0', 'classifier')
 
     def stage_maps(self, x: Tensor) -> list[Tensor]:
-        """Outputs of the first two stages, and the last one's after batch norm and ReLU: (B, C 2^i, H/2^i, W/2^i)."""
+        """Return the maps of two stages, and of the last after batch norm and ReLU: (B, C 2^i, H/2^i, W/2^i)."""
         x = self.stem(x)
         maps = []
         for number, cell in enumerate(self.cells):
@@ -176,5 +176,5 @@ class NASBench201Network(ClassifierNetwork):
 
 @register_model
 def nas_bench_201(pretrained: bool = False, **kwargs: Any) -> NASBench201Network:
-    """Any cell: ``cell='|...|+|...|...|+|...|...|...|'``."""
+    """Build a network of any cell: ``cell='|...|+|...|...|+|...|...|...|'``."""
     return NASBench201Network(**without_timms_own(kwargs))

@@ -39,7 +39,7 @@ class Residual(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same or, with a stride, to smaller maps."""
+        """Map (B, C, H, W) to the same or, with a stride, to smaller maps."""
         return self.relu(self.body(x) + self.projection(x))
 
 
@@ -89,7 +89,7 @@ class PlainNet(ClassifierNetwork):
         )
 
     def stage_maps(self, x: Tensor) -> list[Tensor]:
-        """The map after every block."""
+        """Return the map after every block."""
         maps = []
         for block in self.block_list:
             x = block(x)
@@ -99,5 +99,5 @@ class PlainNet(ClassifierNetwork):
 
 @register_model
 def plainnet(pretrained: bool = False, **kwargs: Any) -> PlainNet:
-    """Any structure: ``structure='SuperConvK3BNRELU(3,64,1,1)...'``."""
+    """Build a network of any structure: ``structure='SuperConvK3BNRELU(3,64,1,1)...'``."""
     return PlainNet(**without_timms_own(kwargs))

@@ -56,7 +56,7 @@ class Block:
         return self.layers * (2 if self.kind == 'k1kxk1' else 1)
 
     def convolutions(self, unit: int) -> list[tuple[int, int, int, int]]:
-        """(in, out, kernel, stride) of every convolution of a unit, shortcuts aside."""
+        """Return (in, out, kernel, stride) of every convolution of a unit, shortcuts aside."""
         before = self.in_channels if unit == 0 else self.out_channels
         stride = self.stride if unit == 0 else 1
         inner, out, k = self.bottleneck, self.out_channels, self.kernel
@@ -67,13 +67,13 @@ class Block:
         return [(before, inner, 1, 1), (inner, inner, k, stride), (inner, out, 1, 1)]
 
     def has_projection(self, unit: int) -> bool:
-        """Whether the shortcut of a unit is a convolution: where sizes change, and in the first unit of ``k1kxk1``."""
+        """Return whether a shortcut is a convolution: where sizes change, or in the first unit of ``k1kxk1``."""
         if self.kind == 'conv' or unit > 0:
             return False
         return self.kind == 'k1kxk1' or self.stride > 1 or self.in_channels != self.out_channels
 
     def split(self) -> list[Block]:
-        """Two blocks for one of many layers."""
+        """Split a block of many layers in two."""
         if self.layers < SPLIT_AT:
             return [self]
         first = replace(self, layers=SPLIT_AT // 2)
@@ -82,7 +82,7 @@ class Block:
 
 
 def parse_structure(text: str) -> list[Block]:
-    """The blocks of a structure string.
+    """Parse a structure string into blocks.
 
     Raises:
         UserError: something is no block, or the channels of neighbours differ.
@@ -117,22 +117,22 @@ def parse_structure(text: str) -> list[Block]:
 
 
 def format_structure(blocks: list[Block]) -> str:
-    """The string of blocks."""
+    """Write blocks as a structure string."""
     return ''.join(map(str, blocks))
 
 
 def split_structure(blocks: list[Block]) -> list[Block]:
-    """Every block of 6 or more layers becomes two."""
+    """Split every block of 6 or more layers in two."""
     return [part for block in blocks for part in block.split()]
 
 
 def layer_count(blocks: list[Block]) -> int:
-    """Layers, as search limits count them."""
+    """Count the layers as search limits do."""
     return sum(block.layers for block in blocks)
 
 
 def analytic_flops(blocks: list[Block], resolution: int, num_classes: int) -> float:
-    """Multiply-accumulates of one image of ``resolution`` x ``resolution`` pixels."""
+    """Count the multiply-accumulates of one image of ``resolution`` x ``resolution`` pixels."""
     total, side = 0.0, float(resolution)
     for block in blocks:
         for unit in range(block.units):
@@ -145,7 +145,7 @@ def analytic_flops(blocks: list[Block], resolution: int, num_classes: int) -> fl
 
 
 def analytic_params(blocks: list[Block], num_classes: int) -> float:
-    """Parameters."""
+    """Count the parameters."""
     total = 0.0
     for block in blocks:
         for unit in range(block.units):

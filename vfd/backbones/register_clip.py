@@ -38,7 +38,7 @@ class RegisterCLIP(RegisterBackbone):
     """The image tower of an open_clip model, its tensors under open_clip's names (without ``visual.``), and registers.
 
     The order of tokens is class token, patches, registers; registers get no position and come before ``ln_pre``. The
-    answer is the patches of the last block, after ``ln_post`` and ``proj``. With x the normalised tokens before the
+    output is the patches of the last block, after ``ln_post`` and ``proj``. With x the normalised tokens before the
     last block, q, k, v their projections and c the heads' scale, the last block's attention is
 
     =========== ==========================================
@@ -69,8 +69,8 @@ class RegisterCLIP(RegisterBackbone):
         pretrained: take the published weights of ``tag``.
         tag: open_clip's name of published weights, for ``pretrained``.
         checkpoint: weights to start from, read by ``init_weights``: open_clip's or OpenAI's names, the released PH-Reg
-            files, vfd's checkpoints. Text towers in it are left out. ``'random'`` says that none are wanted.
-        quick_gelu: overrides what the model's name says.
+            files, vfd's checkpoints. Text towers in it are left out. ``'random'`` loads none.
+        quick_gelu: overrides the model's activation.
         embed_dim: D', overrides the model's.
         vision_cfg: overrides numbers of the model (``layers``, ``width``, ``head_width``, ``mlp_ratio``,
             ``patch_size``, ``image_size``).
@@ -133,7 +133,7 @@ class RegisterCLIP(RegisterBackbone):
         self._omegas: dict[tuple, Tensor] = {}
         if pretrained:
             quick = not isinstance(self._activation(), nn.GELU)
-            self.take(_published(model_name, tag, quick), f'{model_name}, {tag}')
+            self.load_weights(_published(model_name, tag, quick), f'{model_name}, {tag}')
         self.set_training(unlock_last_blocks, frozen)
 
     def blocks_of(self) -> nn.ModuleList:
@@ -159,7 +159,7 @@ class RegisterCLIP(RegisterBackbone):
         return self.transformer.resblocks[0].mlp.gelu
 
     def idle(self) -> Iterable[nn.Parameter]:
-        """A reduced last block has no MLP. (Rows of q and k in its projection cannot be frozen alone.)"""
+        """Return norm and MLP of a reduced last block. (Rows of q and k in its projection cannot be frozen alone.)"""
         last: Any = self.transformer.resblocks[-1]
         return [*last.ln_2.parameters(), *last.mlp.parameters()] if self.reduced else []
 
@@ -178,14 +178,14 @@ class RegisterCLIP(RegisterBackbone):
 
     def dense_of(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
         """See the base class; the last block computes its patches only."""
-        return self._answer(patches, grid, slice(1, 1 + patches.shape[1]))
+        return self._output(patches, grid, slice(1, 1 + patches.shape[1]))
 
     def tokens(self, images: Tensor) -> Tensor:
-        """All tokens of the answer: class token, patches row by row, registers, (B, 1 + T + m, D')."""
+        """Return all output tokens: class token, patches row by row, registers, (B, 1 + T + m, D')."""
         patches = self.embed(images)
-        return self._answer(patches.flatten(1, 2), (patches.shape[1], patches.shape[2]), slice(None))
+        return self._output(patches.flatten(1, 2), (patches.shape[1], patches.shape[2]), slice(None))
 
-    def _answer(self, patches: Tensor, grid: tuple[int, int], rows: slice) -> Tensor:
+    def _output(self, patches: Tensor, grid: tuple[int, int], rows: slice) -> Tensor:
         tokens = self.sequence(patches, grid)
         *blocks, last = self.transformer.resblocks
         for block in blocks:
@@ -197,7 +197,7 @@ class RegisterCLIP(RegisterBackbone):
         return self.ln_post(mixed) @ self.proj
 
     def _attend(self, block: Any, tokens: Tensor, grid: tuple[int, int], rows: slice) -> Tensor:
-        """The last block's attention for some rows of the tokens (B, 1 + T + m, D)."""
+        """Compute the last block's attention for some rows of the tokens (B, 1 + T + m, D)."""
         attention = block.attn
         weights, biases = (part.chunk(3) for part in (attention.in_proj_weight, attention.in_proj_bias))
 
@@ -219,7 +219,7 @@ class RegisterCLIP(RegisterBackbone):
         return attention.out_proj(mixed.transpose(1, 2).flatten(2))
 
     def _omega(self, grid: tuple[int, int], like: Tensor) -> Tensor:
-        """NACLIP's bonus for near patches, (1 + T + m, 1 + T + m); made once for each grid."""
+        """Return NACLIP's bonus for near patches, (1 + T + m, 1 + T + m); computed once for each grid."""
         key = (grid, self.gaussian_std, like.shape[-2], like.dtype, like.device)
         if key not in self._omegas:
             places = torch.cartesian_prod(*(torch.arange(side, dtype=torch.float32) for side in grid))
@@ -237,7 +237,7 @@ def _build(
     embed_dim: int | None,
     numbers: dict[str, Any],
 ) -> Any:
-    """open_clip's tower without its text tower."""
+    """Build open_clip's model without its text tower."""
     require('open_clip')
     import open_clip
     from open_clip.transformer import QuickGELU, VisionTransformer
@@ -271,14 +271,14 @@ def _build(
 
 
 def _normalisation() -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """CLIP's, which all its published plain transformers share."""
+    """Return CLIP's normalisation, which all its published plain transformers share."""
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
     return OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 
 def _published(model_name: str, tag: str | None, quick_gelu: bool) -> dict[str, Tensor]:
-    """open_clip's published weights of the tower."""
+    """Load open_clip's published weights of the tower."""
     import open_clip
 
     if not tag:

@@ -26,7 +26,7 @@ from .registers import PosInterp, RegisterBackbone, check_register_settings, not
 class RegisterViT(RegisterBackbone):
     """A vision transformer of timm, its tensors under timm's names, and m registers without position.
 
-    Its answer is the patch tokens after the final norm. The order of tokens is class token, registers, patches. Images
+    Its output is the patch tokens after the final norm. The order of tokens is class token, registers, patches. Images
     may have any size that is a multiple of the patch size. The class token's position is an entry of the table of its
     own, which trains, while ``cls_token`` stays frozen.
 
@@ -86,7 +86,7 @@ class RegisterViT(RegisterBackbone):
         self.checkpoint = checkpoint
         self._timm = model_name.partition('.')[0], dict(kwargs)
         if pretrained:
-            self.take(_published(model_name, kwargs), model_name)
+            self.load_weights(_published(model_name, kwargs), model_name)
         self.set_training(unlock_last_blocks, frozen)
 
     def blocks_of(self) -> nn.Sequential:
@@ -120,7 +120,7 @@ class RegisterViT(RegisterBackbone):
         return self.norm_pre(torch.cat([prefix, patches + positions[1:]], dim=1))
 
     def tokens_of(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
-        """All tokens after the final norm, (B, 1 + m + T, D), for embedded patches without positions."""
+        """Return all tokens after the final norm, (B, 1 + m + T, D), for embedded patches without positions."""
         return self.norm(self.blocks(self.sequence(patches, grid)))
 
     def dense_of(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -128,12 +128,12 @@ class RegisterViT(RegisterBackbone):
         return self.tokens_of(patches, grid)[:, 1 + self.num_registers :]
 
     def tokens(self, images: Tensor) -> Tensor:
-        """All tokens after the final norm: class token, registers, patches row by row, (B, 1 + m + T, D)."""
+        """Return all tokens after the final norm: class token, registers, patches row by row, (B, 1 + m + T, D)."""
         patches = self.embed(images)
         return self.tokens_of(patches.flatten(1, 2), (patches.shape[1], patches.shape[2]))
 
     def timm_form(self) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-        """This network as timm alone builds it; called with images it gives `tokens`.
+        """Return this network as timm alone builds it; called with images it outputs `tokens`.
 
         timm's registers come without position, and then its class token too: that position is added to the class token
         here, and nowhere else.
@@ -153,7 +153,7 @@ class RegisterViT(RegisterBackbone):
 
 
 def _build(model_name: str, img_size: int | Sequence[int] | None, kwargs: dict[str, Any]) -> Any:
-    """timm's network, or an error that names what is wrong with it."""
+    """Build timm's network; raise an error that names what is wrong with it."""
     size: dict[str, Any] = {}
     if img_size is not None:
         size['img_size'] = img_size if isinstance(img_size, int) else tuple(img_size)
@@ -188,7 +188,7 @@ def _build(model_name: str, img_size: int | Sequence[int] | None, kwargs: dict[s
 
 
 def _published(model_name: str, kwargs: dict[str, Any]) -> dict[str, Tensor]:
-    """timm's published weights, with the table of positions that they were trained with."""
+    """Load timm's published weights, with the table of positions that they were trained with."""
     try:
         return timm.create_model(
             model_name, pretrained=True, num_classes=0, global_pool='', **kwargs

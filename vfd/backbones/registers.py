@@ -1,6 +1,6 @@
-"""What vision transformers with added register tokens share: positions, frozen parts, embeddings of views, weights.
+"""Shared by vision transformers with added register tokens: positions, frozen parts, embeddings of views, weights.
 
-B images, V views, a grid of h x w patches, T = h * w, width D, m registers, D' channels of the answer.
+B images, V views, a grid of h x w patches, T = h * w, width D, m registers, D' output channels.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ POS_INTERPS: tuple[PosInterp, ...] = ('scale01', 'size', 'timm')
 def resample_positions(
     patches: Tensor, old: tuple[int, int], new: tuple[int, int], rule: PosInterp
 ) -> Tensor:
-    """Bicubic positions for another grid, computed in at least float32.
+    """Resample positions bicubically to another grid, in at least float32.
 
     Args:
         patches: (old h * old w, D), without the class token's.
         old: the grid of the table.
-        new: the grid wanted.
+        new: the new grid.
         rule: ``scale01`` gives the interpolation the scale (new + 0.1) / old, which moves its sampling points a
             little: Hugging Face's DINOv2 and the released code. ``size`` gives it the size: the released
             demonstration. ``timm`` filters against aliasing.
@@ -80,9 +80,7 @@ class RegisterBackbone(nn.Module):
     published_unlock: int  # blocks from the end that the released code trains
     _registers: str  # name of the parameter
     _table: str  # name of the parameter with the positions
-    _stem: (
-        str  # name of the patch embedding's weight, which tells under which prefix a file keeps the network
-    )
+    _stem: str  # name of the patch embedding's weight, which locates the prefix of the network in a file
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +88,7 @@ class RegisterBackbone(nn.Module):
 
     @property
     def unloaded(self) -> list[str]:
-        """Names of the tensors that no weights were given for; they are as drawn."""
+        """Names of the tensors without loaded weights; they are as drawn."""
         return [name for name in self.state_dict() if name not in self._loaded]
 
     @property
@@ -100,7 +98,7 @@ class RegisterBackbone(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the answer depends on beside the weights, in plain types."""
+        """Settings that the output depends on beside the weights, in plain types."""
         return {
             'num_registers': self.num_registers,
             'grid': list(self.grid),
@@ -108,48 +106,48 @@ class RegisterBackbone(nn.Module):
             'activation': self.activation,
         }
 
-    # -------------------------------------------------------------------------------- what each network says
+    # -------------------------------------------------------------------------------- what each network defines
 
     def blocks_of(self) -> nn.Sequential | nn.ModuleList:
-        """The transformer blocks."""
+        """Return the transformer blocks."""
         raise NotImplementedError
 
     def position_table(self) -> Tensor:
-        """(1 + T, D), the class token's first."""
+        """Return the positions (1 + T, D), the class token's first."""
         raise NotImplementedError
 
     def trainable(self) -> list[nn.Parameter]:
-        """What trains besides the last blocks: registers, positions, patch embedding."""
+        """Return what trains besides the last blocks: registers, positions, patch embedding."""
         raise NotImplementedError
 
     def _activation(self) -> nn.Module:
-        """That of the blocks."""
+        """Return the activation of the blocks."""
         raise NotImplementedError
 
     def idle(self) -> Iterable[nn.Parameter]:
-        """Parameters of the last block that its answer does not depend on."""
+        """Return the parameters of the last block that its output does not depend on."""
         return ()
 
     def project(self, images: Tensor) -> Tensor:
-        """Patch embedding without positions: (B, 3, H, W) to (B, h, w, D)."""
+        """Embed patches without positions: (B, 3, H, W) to (B, h, w, D)."""
         raise NotImplementedError
 
     def sequence(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Add positions, class token and registers to embedded patches (B, T, D): what the first block gets."""
+        """Add positions, class token and registers to embedded patches (B, T, D): the first block's input."""
         raise NotImplementedError
 
     def dense_of(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The answer for embedded patches without positions: (B, T, D) to (B, T, D')."""
+        """Compute the features of embedded patches without positions: (B, T, D) to (B, T, D')."""
         raise NotImplementedError
 
     def tokens(self, images: Tensor) -> Tensor:
-        """All tokens of the answer in the network's own order: (B, 3, H, W) to (B, 1 + m + T, D')."""
+        """Return all output tokens in the network's own order: (B, 3, H, W) to (B, 1 + m + T, D')."""
         raise NotImplementedError
 
-    # ----------------------------------------------------------------------------------------------- answers
+    # ----------------------------------------------------------------------------------------------- outputs
 
     def embed(self, images: Tensor) -> Tensor:
-        """Patch embedding without positions: (B, 3, H, W) to (B, h, w, D).
+        """Embed patches without positions: (B, 3, H, W) to (B, h, w, D).
 
         Raises:
             UserError: a side of the images is no multiple of the patch size.
@@ -164,14 +162,14 @@ class RegisterBackbone(nn.Module):
         return self.project(images)
 
     def dense(self, images: Tensor) -> Tensor:
-        """Dense features of the patches: (B, 3, H, W) to (B, T, D'), row by row."""
+        """Compute dense features of the patches: (B, 3, H, W) to (B, T, D'), row by row."""
         patches = self.embed(images)
         return self.dense_of(patches.flatten(1, 2), cast(tuple[int, int], tuple(patches.shape[1:3])))
 
     def forward(
         self, images: Tensor, data_samples: list | None = None, mode: str = 'tensor'
     ) -> tuple[Tensor]:
-        """One map (B, D', h, w) of dense features, as backbones of OpenMMLab answer.
+        """Return one map (B, D', h, w) of dense features, in a tuple as backbones of OpenMMLab do.
 
         The other arguments are mmengine's; a network without a task has no mode but ``tensor``.
         """
@@ -180,7 +178,7 @@ class RegisterBackbone(nn.Module):
         return (self.dense(images).transpose(1, 2).unflatten(2, (height, width)),)
 
     def patch_table(self, images: Tensor, fill: Tensor) -> Tensor:
-        """The embedded patches that any shifted or mirrored view is made of.
+        """Return the embedded patches that any shifted or mirrored view is made of.
 
         Shifts are whole patches and the embedding's stride is its kernel, so that a patch of a view is one of the
         image, one of the mirror image, or empty.
@@ -197,7 +195,7 @@ class RegisterBackbone(nn.Module):
         return torch.cat([*sides, self.project(empty).flatten(1, 2).expand(len(images), -1, -1)], dim=1)
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
-        """Positions for a grid, (1 + h*w, D), the class token's first."""
+        """Return positions for a grid, (1 + h*w, D), the class token's first."""
         table = self.position_table()
         if grid == self.grid:
             return table
@@ -210,7 +208,7 @@ class RegisterBackbone(nn.Module):
 
         Args:
             unlock_last_blocks: freeze everything but registers, positions, patch embedding and this many blocks from
-                the end; None freezes only what the answer does not depend on.
+                the end; None freezes only what the output does not depend on.
             frozen: freeze everything.
         """
         count = len(self.blocks_of())
@@ -237,7 +235,7 @@ class RegisterBackbone(nn.Module):
         """Load weights: of a plain transformer, whose registers then stay as drawn, or of one with registers.
 
         Args:
-            checkpoint: a file; ``'random'`` says that the weights are wanted as drawn.
+            checkpoint: a file; ``'random'`` keeps the weights as drawn.
 
         Raises:
             UserError: a tensor is not in the file or has another shape, or the file has another number of registers.
@@ -245,19 +243,19 @@ class RegisterBackbone(nn.Module):
         if checkpoint == 'random':
             self.count_as_loaded()
             return
-        report = self.take(load_state(checkpoint))
+        report = self.load_weights(load_state(checkpoint))
         print_log(f'{type(self).__name__} starts from {report.summary()}', logger='current')
 
-    def take(self, state: StateFile | Mapping[str, Tensor], source_name: str = '') -> Any:
+    def load_weights(self, state: StateFile | Mapping[str, Tensor], source_name: str = '') -> Any:
         """Fill this network from tensors; errors as in `load`.
 
         Args:
             state: of a whole network; or, in a file's ``trainable_state_dict``, of what was trained of one whose
                 other weights this network has already.
-            source_name: what errors call it.
+            source_name: its name in errors.
 
         Returns:
-            The account of what was loaded.
+            The report of what was loaded.
         """
         tensors = dict(state.state if isinstance(state, StateFile) else state)
         where = source_name or (str(state.path) if isinstance(state, StateFile) else 'the given tensors')
@@ -273,7 +271,7 @@ class RegisterBackbone(nn.Module):
             needed = given
         report = load_into(
             self,
-            self._of_my_grid(tensors, prefix + self._table),
+            self._resampled(tensors, prefix + self._table),
             needed=needed.__contains__,
             prefix=prefix,
             source_name=where,
@@ -282,7 +280,7 @@ class RegisterBackbone(nn.Module):
         return report
 
     def count_as_loaded(self) -> None:
-        """Say that all tensors are as they should be."""
+        """Mark all tensors as loaded."""
         self._loaded = set(self.state_dict())
 
     def check_registers(self, tensors: Mapping[str, Tensor], where: str) -> str:
@@ -290,7 +288,7 @@ class RegisterBackbone(nn.Module):
 
         Args:
             tensors: by the file's names.
-            where: what errors call the file.
+            where: name of the file in errors.
 
         Returns:
             The prefix of the network's names.
@@ -312,8 +310,8 @@ class RegisterBackbone(nn.Module):
             )
         return prefix
 
-    def _of_my_grid(self, tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-        """The same tensors, but a table of positions of another square grid is interpolated."""
+    def _resampled(self, tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+        """Return the same tensors, with a table of positions of another square grid interpolated."""
         table = tensors.get(name)
         mine = self.position_table()
         if table is None or table.shape[-1] != mine.shape[-1]:
@@ -326,21 +324,21 @@ class RegisterBackbone(nn.Module):
         return {**tensors, name: flat if self.get_parameter(self._table).ndim == 2 else flat[None]}
 
     def draw_registers(self, *shape: int) -> nn.Parameter | None:
-        """New registers, ``randn / sqrt(D)``; None where there are none."""
+        """Draw new registers, ``randn / sqrt(D)``; None where there are none."""
         return nn.Parameter(torch.randn(*shape, self.embed_dim) / self.embed_dim**0.5) if all(shape) else None
 
 
-def check_register_settings(owner: str, num_registers: int, pos_interp: str) -> None:
+def check_register_settings(class_name: str, num_registers: int, pos_interp: str) -> None:
     """Raise for a negative number of registers or an unknown rule."""
     if num_registers < 0:
-        raise UserError(f'{owner}: num_registers={num_registers}; 16 as published, 0 for none')
+        raise UserError(f'{class_name}: num_registers={num_registers}; 16 as published, 0 for none')
     if pos_interp not in POS_INTERPS:
         hint = did_you_mean(pos_interp, POS_INTERPS)
-        raise UserError(f'{owner}: pos_interp={pos_interp!r}{hint}; one of {", ".join(POS_INTERPS)}')
+        raise UserError(f'{class_name}: pos_interp={pos_interp!r}{hint}; one of {", ".join(POS_INTERPS)}')
 
 
 def not_fetched(name: str, error: Exception) -> UserError:
-    """The error of a library that could not get its published weights, as the user can mend it."""
+    """Return the error for published weights that could not be fetched, with what the user can do."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return UserError(
         f'the published weights of {name} could not be fetched ({reason}). Check the connection, or give a weight file '

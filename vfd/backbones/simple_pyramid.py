@@ -78,6 +78,6 @@ class SimpleFeaturePyramid(nn.Module):
 
 
 def _conv_norm(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
-    """A convolution without bias and its layer norm, under the names of mmcv's ``ConvModule``."""
+    """Build a convolution without bias and its layer norm, under the names of mmcv's ``ConvModule``."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(OrderedDict(conv=conv, ln=LayerNorm2d(out_channels, eps=_EPS)))

@@ -9,7 +9,7 @@ from vfd.errors import UserError
 
 
 def sincos_position_table(embed_dim: int, grid: int | tuple[int, int], prefix: int = 1) -> Tensor:
-    """Sines and cosines of a patch's column and row, as the released MAE files hold them.
+    """Compute sines and cosines of a patch's column and row, as the released MAE files hold them.
 
     The row of patch k is ``[sin(col*w), cos(col*w), sin(row*w), cos(row*w)]`` with ``w_i = 10000^(-4i/embed_dim)``.
     mmpretrain's table has the halves for column and row swapped, so it does not fit these files.

@@ -1,7 +1,7 @@
-"""What timm's networks answer to, for networks of our own that are built through ``timm.create_model``.
+"""The protocol of timm's networks, for vfd's networks that are built through ``timm.create_model``.
 
-A network that answers so is at once a student of mmpretrain's ``TimmClassifier``, a teacher of
-:class:`vfd.TimmSource`, and a form that ``vfd export`` knows.
+Such a network is a student of mmpretrain's ``TimmClassifier``, a teacher of
+:class:`vfd.TimmSource`, and exportable by ``vfd export``.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ class ClassifierNetwork(nn.Module):
         self.num_classes = num_classes
 
     def stage_maps(self, x: Tensor) -> list[Tensor]:
-        """The map of every stage, (B, C, H, W); the last one is what is pooled."""
+        """Return the map of every stage, (B, C, H, W); the last one is what is pooled."""
         raise NotImplementedError
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The map before the pooling, (B, C, H, W)."""
+        """Return the map before the pooling, (B, C, H, W)."""
         return self.stage_maps(x)[-1]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """From that map to logits (B, K), or to the pooled vectors (B, C)."""
+        """Turn that map into logits (B, K), or into the pooled vectors (B, C)."""
         pooled = x.mean((2, 3))
         return pooled if pre_logits else self.get_classifier()(pooled)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to logits (B, K)."""
+        """Compute logits (B, K) of images (B, 3, H, W)."""
         return self.forward_head(self.forward_features(x))
 
     def forward_intermediates(
@@ -59,7 +59,7 @@ class ClassifierNetwork(nn.Module):
         output_fmt: str = 'NCHW',
         intermediates_only: bool = False,
     ) -> Any:
-        """The maps of some stages, and the last map unless ``intermediates_only``; as timm's networks do.
+        """Return the maps of some stages, and the last map unless ``intermediates_only``; as timm's networks do.
 
         ``norm`` and ``stop_early`` change nothing: the maps are normalised as they are, and the whole network costs
         little.
@@ -75,11 +75,11 @@ class ClassifierNetwork(nn.Module):
         return chosen if intermediates_only else (maps[-1], chosen)
 
     def get_classifier(self) -> nn.Module:
-        """The linear classifier."""
+        """Return the linear classifier."""
         return getattr(self, self.classifier_name)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier, or none for 0 classes."""
+        """Replace the classifier, or remove it for 0 classes."""
         assert global_pool in (None, 'avg'), global_pool
         self.num_classes = num_classes
         head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
@@ -89,7 +89,7 @@ class ClassifierNetwork(nn.Module):
 def network_cfg(
     num_classes: int, input_size: int, first_conv: str, classifier: str, cifar: bool = True
 ) -> dict[str, Any]:
-    """timm's ``pretrained_cfg`` of a network that has no published weights."""
+    """Return timm's ``pretrained_cfg`` of a network that has no published weights."""
     mean, std = (CIFAR_MEAN, CIFAR_STD) if cifar else (IMAGENET_MEAN, IMAGENET_STD)
     return {
         'url': '', 'num_classes': num_classes, 'input_size': (3, input_size, input_size), 'fixed_input_size': False,
@@ -99,7 +99,7 @@ def network_cfg(
 
 
 def without_timms_own(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of an entry point without those that ``timm.create_model`` adds."""
+    """Return the arguments of an entry point without those that ``timm.create_model`` adds."""
     return {
         name: value
         for name, value in arguments.items()

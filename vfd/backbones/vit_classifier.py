@@ -47,8 +47,8 @@ class ViTClassifier(TimmClassifier):
     Args:
         model_name: a vision transformer of timm.
         checkpoint: weights of a pre-training: what DMAE and G2SD write here, a released file of MAE, DMAE or G2SD, or
-            any file with timm's names. Every tensor of the encoder has to be there; the classifier, ``fc_norm`` and
-            the distillation token may be absent and then start anew.
+            any file with timm's names. Every tensor of the encoder is required; the classifier, ``fc_norm`` and
+            the distillation token may be absent and then keep their initial values.
         resize_pos_embed: allow a checkpoint whose position table has another grid, and interpolate it.
         head_init_std: standard deviation of the new classifier's weights (truncated normal, bias 0); as published.
         mlp_hidden_drop_rate: dropout between the two linear layers of each MLP; None: as after the second one,
@@ -95,7 +95,7 @@ class ViTClassifier(TimmClassifier):
     def init_weights(self) -> None:
         """Load ``checkpoint``; mmengine's runner calls this once, before training.
 
-        mmengine's own way would go on to timm's ``init_weights`` and so draw all weights anew, published ones too.
+        mmengine's own method would call timm's ``init_weights`` and so redraw all weights, published ones too.
 
         Raises:
             UserError: a tensor of the encoder is not in the file, or has another shape.
@@ -117,7 +117,7 @@ class ViTClassifier(TimmClassifier):
         print_log(f'{type(self).__name__} starts from {report.summary()}{new}', logger='current')
 
     def timm_form(self) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-        """This network as timm alone builds it.
+        """Return this network as timm alone builds it.
 
         Returns:
             The name and the arguments of ``timm.create_model``, and the tensors under timm's names.

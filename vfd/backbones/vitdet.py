@@ -32,7 +32,7 @@ class ViTDetBlock(Block):
     """timm's block, but drop path drops whole images, as in ViTDet; timm's would drop single windows."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, h, w, D) to (B, h, w, D)."""
+        """Map (B, h, w, D) to (B, h, w, D)."""
         size = (x.shape[1], x.shape[2])
         mixed = self.norm1(x)
         if self.window_size:
@@ -68,7 +68,7 @@ class ViTDet(nn.Module):
         window_size: side of a window in patches.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0.
         checkpoint: weights to start from: a G2SD or DMAE checkpoint, a released MAE file, any file with timm's names.
-            Every tensor has to be there but the relative positions, which then start at zero.
+            Every tensor is required but the relative positions, which then start at zero.
 
     Raises:
         UserError: numbers that do not fit together.
@@ -124,7 +124,7 @@ class ViTDet(nn.Module):
         self._draw_weights()
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """The map after the last block.
+        """Return the map after the last block.
 
         Args:
             images: (B, 3, H, W), H and W divisible by the patch size.
@@ -146,7 +146,7 @@ class ViTDet(nn.Module):
         return (self.blocks(tokens).permute(0, 3, 1, 2),)
 
     def position(self, grid: tuple[int, int]) -> Tensor:
-        """The absolute position for a grid of h x w patches, (1, h, w, D)."""
+        """Return the absolute position for a grid of h x w patches, (1, h, w, D)."""
         patches = self.pos_embed[:, 1:]
         if grid != tuple(self.patch_embed.grid_size):
             patches = bicubic_position_embedding(patches, grid, prefix=0)
@@ -162,7 +162,7 @@ class ViTDet(nn.Module):
         if checkpoint is None:
             return
         file = load_state(checkpoint)
-        # Named here, so that an error tells what this network lacks and not that no prefix fits wholly.
+        # Named here, so that an error names what this network lacks and not that no prefix fits wholly.
         stem = 'patch_embed.proj.weight'
         prefixes = [name.removesuffix(stem) for name in file.state if name.endswith(stem)]
         prefix = prefixes[0] if len(prefixes) == 1 else ''
@@ -176,7 +176,7 @@ class ViTDet(nn.Module):
         print_log(f'{type(self).__name__} starts from {report.summary()}', logger='current')
 
     def timm_form(self) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-        """This network as timm alone builds it.
+        """Return this network as timm alone builds it.
 
         timm's encoder ends in a layer norm that ViTDet does not have (here with weight 1 and bias 0). The map of this
         class is the last one of ``forward_intermediates(images, intermediates_only=True)``.
@@ -206,7 +206,7 @@ class ViTDet(nn.Module):
         return 'samvit_base_patch16', arguments, state
 
     def _draw_weights(self) -> None:
-        """ViTDet's initialisation: truncated normal linears and positions; relative positions are zero."""
+        """Initialise as ViTDet does: truncated normal linears and positions; relative positions are zero."""
         trunc_normal_(self.pos_embed, std=0.02)
         for part in self.modules():
             if isinstance(part, nn.Linear):

@@ -1,4 +1,4 @@
-"""Readers of weight files, whoever wrote them, with an account of what was loaded.
+"""Readers of weight files of many projects, with a report of what was loaded.
 
 Two steps: `load_state` turns a file into plain tensors and never runs code from it, `load_into` puts them
 into a module and raises unless every needed tensor was there with the right shape.

@@ -1,7 +1,7 @@
 """Weights for a BEiT-style segmentation backbone, from the files of every stage before it.
 
-What comes in: a pre-training's encoder (released MAE, DMAE or G2SD file, or what vfd wrote), a released BEiT-style
-segmentation file (mmseg 0.x), a distillation's checkpoint with student and teacher side by side. What goes out bears
+Input: a pre-training's encoder (released MAE, DMAE or G2SD file, or what vfd wrote), a released BEiT-style
+segmentation file (mmseg 0.x), a distillation's checkpoint with student and teacher side by side. The output has
 the names of timm's ``Beit`` and fits the sizes of the network.
 """
 
@@ -24,7 +24,7 @@ _CLS_ENTRIES = 3  # class to patch, patch to class, class to class
 
 
 def backbone_tensors(state: Mapping[str, Tensor], network: Beit) -> dict[str, Tensor]:
-    """The tensors of a file that are for a backbone.
+    """Return the tensors of a file that belong to a backbone.
 
     A file with names under ``student.`` is a distillation's: all else in it (``teacher.``, class maps that the released
     code saves along) is left out. Of a segmentor the part under ``backbone.`` is taken. Then
@@ -33,7 +33,7 @@ def backbone_tensors(state: Mapping[str, Tensor], network: Beit) -> dict[str, Te
       row of the attention and so cancels in the softmax;
     - ``relative_position_index``, which follows from the grid, is dropped;
     - patch kernel ([ours]: plain bicubic) and absolute position are interpolated bicubically, and the tables
-      of relative positions as `resize_relative_table` says, where the network has another patch size or grid.
+      of relative positions by `resize_relative_table`, where the network has another patch size or grid.
 
     Args:
         state: tensors by the file's names.
@@ -49,7 +49,7 @@ def backbone_tensors(state: Mapping[str, Tensor], network: Beit) -> dict[str, Te
 
 
 def segmentor_tensors(state: Mapping[str, Tensor], segmentor: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a file that are for a whole segmentor of mmseg, see `backbone_tensors`.
+    """Return the tensors of a file that belong to a whole segmentor of mmseg, see `backbone_tensors`.
 
     Args:
         state: tensors by the file's names.
@@ -94,7 +94,7 @@ def _fitted(tensors: Mapping[str, Tensor], network: Beit) -> dict[str, Tensor]:
 
 
 def _is_square(count: int, grid: tuple[int, int]) -> bool:
-    """Whether ``count`` entries are a square grid, and another one than ``grid``."""
+    """Return whether ``count`` entries are a square grid other than ``grid``."""
     return count > 0 and math.isqrt(count) ** 2 == count and grid != (math.isqrt(count),) * 2
 
 
@@ -132,7 +132,7 @@ def resize_relative_table(table: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def _positions(side: int, target: int) -> np.ndarray:
-    """Where the old offsets lie among the new ones: (side,), symmetric."""
+    """Return where the old offsets lie among the new ones: (side,), symmetric."""
     low, high = 1.01, 1.5
     while high - low > 1e-6:
         ratio = (low + high) / 2

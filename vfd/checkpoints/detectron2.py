@@ -55,14 +55,14 @@ def load_vitdet(path: str | Path) -> StateFile:
 
 
 def to_mmdet_names(file: StateFile) -> StateFile:
-    """The same tensors under mmdet's names; files of other layouts keep theirs.
+    """Rename the tensors to mmdet's names; files of other layouts stay unchanged.
 
     Args:
-        file: what `load_state` gave. It takes a detectron2 pickle for one of Paddle; ``layout`` is corrected, without
+        file: what `load_state` gave. It reads a detectron2 pickle as one of Paddle; ``layout`` is corrected, without
             which linear layers would be transposed.
 
     Returns:
-        A new account of the file.
+        A new :class:`StateFile`.
     """
     if any(
         re.match(r'(student\.)?(backbone\.net|backbone\.bottom_up|proposal_generator)\.', k)
@@ -76,7 +76,7 @@ def to_mmdet_names(file: StateFile) -> StateFile:
 
 
 def _from_detectron2(name: str) -> str:
-    """One name; names without a counterpart (anchors, adapters) stay."""
+    """Rename one tensor; names without a counterpart (anchors, adapters) stay."""
     name = name.removeprefix('student.')
     if match := re.fullmatch(r'backbone\.simfp_([2-5])\.(\d+)\.(.+)', name):
         scale, layers = _PYRAMID[int(match[1])]
@@ -96,5 +96,5 @@ def _from_detectron2(name: str) -> str:
 
 
 def _conv_or_norm(leaf: str) -> str:
-    """detectron2's convolution owns its norm; mmcv's module holds both."""
+    """Rename a convolution or its norm: detectron2 nests the norm, mmcv's module holds both."""
     return f'ln.{leaf.removeprefix("norm.")}' if leaf.startswith('norm.') else f'conv.{leaf}'

@@ -41,7 +41,7 @@ _BLOCK = {
 
 
 def is_hugging_face_dinov2(names: Iterable[str]) -> bool:
-    """Whether these are the names of a ``Dinov2Model``, or of a model that has one under ``dinov2.``.
+    """Return whether these are the names of a ``Dinov2Model``, or of a model that has one under ``dinov2.``.
 
     DINOv2 with registers of its own is another network and is left to whoever reads it.
     """
@@ -62,7 +62,7 @@ def from_hugging_face_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         block, part, leaf = match.groups()
         stem = f'encoder.layer.{block}.attention.attention'
         whole = [bare[key] for other in _QKV if (key := f'{stem}.{other}.{leaf}') in bare]
-        if len(whole) < len(_QKV):  # left alone, so that the loader says what is missing
+        if len(whole) < len(_QKV):  # left alone, so that the loader reports what is missing
             renamed[name] = value
         elif part == _QKV[0]:
             renamed[f'blocks.{block}.attn.qkv.{leaf}'] = torch.cat(whole)
@@ -70,7 +70,7 @@ def from_hugging_face_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_hugging_face_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The way back, for blocks with a plain MLP."""
+    """Reverse the renaming, for blocks with a plain MLP."""
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
         match = re.fullmatch(r'blocks\.(\d+)\.attn\.qkv\.(\w+)', name)

@@ -1,4 +1,4 @@
-"""What a weight file is, told by its first bytes and not by its name."""
+"""The format of a weight file, from its first bytes and not from its name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WANTED = 'a weight file (.pth, .pt, .th, .bin, .tar, .safetensors, .npz or .pdp
 
 
 def file_sha256(path: str | Path) -> str:
-    """The SHA-256 of a file as 64 hexadecimal digits, read in pieces of 1 MiB."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits, read in pieces of 1 MiB."""
     digest = hashlib.sha256()
     with Path(path).open('rb') as stream:
         while piece := stream.read(1 << 20):
@@ -24,7 +24,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def weight_file_kind(path: Path) -> str:
-    """Tell the format of a weight file.
+    """Return the format of a weight file.
 
     Args:
         path: the file.
@@ -33,7 +33,7 @@ def weight_file_kind(path: Path) -> str:
         ``'torch'``, ``'safetensors'``, ``'npz'`` or ``'pickle'`` (a plain pickle, as Paddle writes).
 
     Raises:
-        MissingFileError: nothing is there.
+        MissingFileError: the file does not exist.
         UserError: a folder, an empty or truncated file, a git-lfs pointer, a web page, a TorchScript archive,
             or something unknown.
     """
@@ -61,7 +61,7 @@ def weight_file_kind(path: Path) -> str:
         )
     if head.startswith(b'PK\x03\x04'):
         return _zip_kind(path)
-    if head[5:9] == b'\0\0\0{':  # length of the header, then JSON; asked first: 0x80 may be a length
+    if head[5:9] == b'\0\0\0{':  # length of the header, then JSON; checked first: 0x80 may be a length
         if 8 + int.from_bytes(head[:8], 'little') > size:
             raise truncated(path, 'the safetensors header is longer than the file')
         return 'safetensors'
@@ -73,7 +73,7 @@ def weight_file_kind(path: Path) -> str:
 
 
 def truncated(path: Path, reason: object) -> UserError:
-    """The error for a damaged file."""
+    """Return the error for a damaged file."""
     return UserError(
         f'{path} ({path.stat().st_size} bytes) is truncated or damaged: {reason}. Download or copy it again '
         'and compare its size or checksum with the source.'
@@ -101,7 +101,7 @@ def _zip_kind(path: Path) -> str:
 
 
 def _neighbours(path: Path) -> str:
-    """Weight files beside a missing one, as a hint."""
+    """List weight files beside a missing one, as a hint."""
     suffixes = {'.pth', '.pt', '.th', '.bin', '.tar', '.safetensors', '.npz', '.pdparams'}
     if not path.parent.is_dir():
         return f'; the folder {path.parent} does not exist either'

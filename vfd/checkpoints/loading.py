@@ -1,4 +1,4 @@
-"""Put tensors into a module, completely or not at all, and account for every one."""
+"""Put tensors into a module, completely or not at all, and report every one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vfd.errors import UserError
 
 @dataclass
 class LoadReport:
-    """What became of every tensor.
+    """The outcome of loading, tensor by tensor.
 
     Attributes:
         loaded: the module's names that got a tensor.
@@ -35,7 +35,7 @@ class LoadReport:
     source: str = ''
 
     def summary(self) -> str:
-        """One line with the four counts."""
+        """Return one line with the four counts."""
         under = f' (under "{self.prefix}")' if self.prefix else ''
         return (
             f'{self.source}{under}: {len(self.loaded)} tensors loaded, {len(self.unused)} unused, '
@@ -61,7 +61,7 @@ def load_into(
     Args:
         module: any module on a real device. Tensors are cast to its dtypes.
         state: what `load_state` returned, or plain tensors by name.
-        needed: says for a name of ``module.state_dict()`` whether it has to come from the file. Default: all
+        needed: whether a name of ``module.state_dict()`` has to come from the file. Default: all
             of them. ``num_batches_tracked`` counters are never needed. Names that are not needed are loaded
             when they fit.
         prefix: take only the file's names that start so, without it: ``'Teacher.'``, ``'student.'``.
@@ -71,7 +71,7 @@ def load_into(
             `resize_position_embedding`; True takes timm's.
 
     Returns:
-        The account.
+        The report.
 
     Raises:
         UserError: a needed tensor is missing or has another shape; the text names the tensors, the file and
@@ -83,7 +83,7 @@ def load_into(
     assert not any(v.is_meta for v in targets.values()), 'load_into needs a module on a real device'
     wanted = [k for k in targets if not k.endswith('num_batches_tracked') and (needed is None or needed(k))]
     if any(k.endswith('patch_embed.proj.weight') for k in wanted) and mae_layouts.is_mmpretrain(tensors):
-        tensors = mae_layouts.from_mmpretrain(tensors)  # only here is it known that timm's names are wanted
+        tensors = mae_layouts.from_mmpretrain(tensors)  # only here is it clear that timm's names are needed
     prefix = prefix or _find_prefix(tensors, wanted, rename or {}, source)
     available = {_renamed(k[len(prefix) :], rename or {}): k for k in tensors if k.startswith(prefix)}
     if not available:
@@ -129,7 +129,7 @@ def load_into(
 def _find_prefix(
     tensors: Mapping[str, Tensor], wanted: list[str], rename: Mapping[str, str], source: str
 ) -> str:
-    """The prefix under which all wanted names lie; '' when the plain names fit or nothing does."""
+    """Return the prefix under which all needed names lie; '' when the plain names fit or nothing does."""
     if not wanted or rename or all(k in tensors for k in wanted):
         return ''
     first = wanted[0]
@@ -142,20 +142,20 @@ def _find_prefix(
 
 
 def _renamed(name: str, rename: Mapping[str, str]) -> str:
-    """Replace the longest start of ``name`` that ``rename`` knows."""
+    """Replace the longest start of ``name`` that ``rename`` contains."""
     start = max((old for old in rename if name.startswith(old)), key=len, default=None)
     return name if start is None else rename[start] + name[len(start) :]
 
 
 def _linear_weights(module: nn.Module) -> set[int]:
-    """Identities of all Linear weights: Paddle stores them as [in, out]."""
+    """Return the identities of all Linear weights: Paddle stores them as [in, out]."""
     return {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear)}
 
 
 def _refusal(
     module: nn.Module, source: str, absent: list[str], misfits: list[str], report: LoadReport, count: int
 ) -> str:
-    """What does not fit and how to mend it."""
+    """Describe what does not fit and how to fix it."""
     lines = [f'{source} does not fit {type(module).__name__}; nothing was loaded.']
     if absent:
         lines.append(f'Missing {len(absent)} of {count} needed tensors: {_some(absent)}.')

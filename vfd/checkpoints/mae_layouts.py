@@ -18,7 +18,7 @@ released, timm                Hugging Face ``ViTMAE``                     mmpret
 decoder parts
 ============================  ==========================================  ===================================
 
-Hugging Face's encoder stands under ``vit.`` in a whole model and under no prefix in a file of the encoder alone.
+Hugging Face's encoder is under ``vit.`` in a whole model and under no prefix in a file of the encoder alone.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _MMPRETRAIN_BLOCK = {
 
 
 def is_hugging_face(names: Iterable[str]) -> bool:
-    """Whether these are the names of Hugging Face's ViTMAE, or of its encoder.
+    """Return whether these are the names of Hugging Face's ViTMAE, or of its encoder.
 
     A classifier or another network with the same encoder (DeiT, BEiT, DINOv2) is left to whoever reads it.
     """
@@ -75,7 +75,7 @@ def is_hugging_face(names: Iterable[str]) -> bool:
 
 
 def is_mmpretrain(names: Iterable[str]) -> bool:
-    """Whether these are the names of a vision transformer of mmpretrain, with or without MAE's decoder.
+    """Return whether these are the names of a vision transformer of mmpretrain, with or without MAE's decoder.
 
     mmpretrain's own networks read such a file as it is; the names are changed for a network with timm's names only.
     """
@@ -93,7 +93,7 @@ def from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
         block, part, leaf = match.groups()
         parts = [state.get(f'{block}.attention.attention.{other}.{leaf}') for other in _QKV]
         whole = [tensor for tensor in parts if tensor is not None]
-        if len(whole) < len(parts):  # left alone, so that the loader says what is missing
+        if len(whole) < len(parts):  # left alone, so that the loader reports what is missing
             renamed[name] = value
         elif part == _QKV[0]:
             renamed[f'{_from_hugging_face(block)}.attn.qkv.{leaf}'] = torch.cat(whole)
@@ -101,7 +101,7 @@ def from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_mmpretrain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename."""
+    """Return rename."""
     return {_from_mmpretrain(name): value for name, value in state.items()}
 
 
@@ -121,7 +121,7 @@ def _from_mmpretrain(name: str) -> str:
 
 
 def _in_block(name: str, blocks: dict[str, str], parts: dict[str, str]) -> str | None:
-    """The new name of a tensor of a transformer block (or of the block itself), None for all others."""
+    """Return the new name of a tensor of a transformer block (or of the block itself), None for all others."""
     for old, new in blocks.items():
         if match := re.fullmatch(rf'{re.escape(old)}\.(\d+)(?:\.(.+))?', name):
             return f'{new}.{match[1]}' + (f'.{_start(match[2], parts)}' if match[2] else '')
@@ -129,7 +129,7 @@ def _in_block(name: str, blocks: dict[str, str], parts: dict[str, str]) -> str |
 
 
 def _start(name: str, table: dict[str, str]) -> str:
-    """Replace the first start of ``name``, up to a dot or its end, that the table knows."""
+    """Replace the first start of ``name``, up to a dot or its end, that the table contains."""
     for old, new in table.items():
         if name == old or name.startswith(f'{old}.'):
             return f'{new}{name.removeprefix(old)}'.removeprefix('.')

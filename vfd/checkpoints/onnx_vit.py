@@ -1,7 +1,7 @@
 """A DINOv2-layout vision transformer out of an ONNX graph, under timm's names.
 
 An exporter keeps the names of most tensors, but folds linear weights into anonymous, transposed constants; their
-places are told by the names of the graph's nodes.
+places follow from the names of the graph's nodes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PARTS = {
 
 
 def read_onnx_dinov2(path: str | Path) -> dict[str, Tensor]:
-    """The backbone of an ONNX file whose nodes bear Hugging Face's ``Dinov2`` names.
+    """Read the backbone of an ONNX file whose nodes have Hugging Face's ``Dinov2`` names.
 
     Args:
         path: the file; other parts of the graph (a decoder, for example) are left out.

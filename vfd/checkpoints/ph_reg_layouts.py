@@ -24,12 +24,12 @@ _TOWERS = ('original_image_encoder.', 'vit.')
 
 
 def is_ph_reg_dinov2(names: Iterable[str]) -> bool:
-    """Whether these are the names of a released DINOv2 student, whole or what was trained of it."""
+    """Return whether these are the names of a released DINOv2 student, whole or what was trained of it."""
     return {'registers', 'model.embeddings.position_embeddings'} <= set(names)
 
 
 def from_ph_reg_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Under timm's names, with ``reg_token``; the second copy of each tensor is compared and dropped.
+    """Rename to timm's names, with ``reg_token``; the second copy of each tensor is compared and dropped.
 
     Raises:
         UserError: the two copies of a tensor differ.
@@ -46,7 +46,7 @@ def from_ph_reg_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_ph_reg_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A :class:`vfd.RegisterViT` as the released file has it, second copies included.
+    """Rename a :class:`vfd.RegisterViT` as the released file has it, second copies included.
 
     The released network also has a mask token, which nothing reads: zeros here.
     """
@@ -61,13 +61,13 @@ def to_ph_reg_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def is_ph_reg_clip(names: Iterable[str]) -> bool:
-    """Whether these are the names of a released CLIP student."""
+    """Return whether these are the names of a released CLIP student."""
     names = set(names)
     return 'register_tokens' in names and any(f'{tower}conv1.weight' in names for tower in _TOWERS)
 
 
 def from_ph_reg_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Under open_clip's names of an image tower, with ``register_tokens``."""
+    """Rename to open_clip's names of an image tower, with ``register_tokens``."""
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
         tower = next((tower for tower in _TOWERS if name.startswith(tower)), '')
@@ -77,11 +77,11 @@ def from_ph_reg_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_ph_reg_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A :class:`vfd.RegisterCLIP` as the released code's later files have it."""
+    """Rename a :class:`vfd.RegisterCLIP` as the released code's later files have it."""
     return {name if name == 'register_tokens' else f'vit.{name}': value for name, value in state.items()}
 
 
 def _alias(name: str) -> str:
-    """The second name of a tensor of the tree."""
+    """Return the second name of a tensor of the tree."""
     start = next((start for start in _ALIASES if name.startswith(start)), '')
     return _ALIASES.get(start, '') + name.removeprefix(start)

@@ -15,7 +15,7 @@ Resize = Literal['timm', 'mae']
 def resize_position_embedding(
     embedding: Tensor, target: Tensor, module: nn.Module, rule: Resize = 'timm'
 ) -> Tensor:
-    """Interpolate a position embedding, (1, P+N, D), to the grid of the module that owns ``target``.
+    """Interpolate a position embedding, (1, P+N, D), to the grid of the module that holds ``target``.
 
     The P prefix entries (class token, registers) are copied; the N others are a square grid and are resized
     bicubically. timm's ``resample_abs_pos_embed`` filters against aliasing and works in float32; the released MAE,
@@ -29,13 +29,13 @@ def resize_position_embedding(
 
     Returns:
         The resized embedding, or ``embedding`` itself when the rule does not apply: no square grid, another
-        width, or an owner whose grid is not known. The caller's shape check then speaks.
+        width, or a module whose grid is not known. The caller's shape check then raises.
     """
     from timm.layers import resample_abs_pos_embed
 
-    owner = next((m for m in module.modules() if any(p is target for p in m._parameters.values())), None)
-    grid = getattr(getattr(owner, 'patch_embed', None), 'grid_size', None) or getattr(
-        owner, 'patch_resolution', None
+    holder = next((m for m in module.modules() if any(p is target for p in m._parameters.values())), None)
+    grid = getattr(getattr(holder, 'patch_embed', None), 'grid_size', None) or getattr(
+        holder, 'patch_resolution', None
     )
     if grid is None or embedding.ndim != 3 or embedding.shape[::2] != target.shape[::2]:
         return embedding
@@ -49,7 +49,7 @@ def resize_position_embedding(
 
 
 def bicubic_position_embedding(embedding: Tensor, grid: tuple[int, int], prefix: int = 1) -> Tensor:
-    """The rule ``mae``: (1, prefix + g*g, D) to (1, prefix + h*w, D) for a grid of (h, w)."""
+    """Apply the rule ``mae``: (1, prefix + g*g, D) to (1, prefix + h*w, D) for a grid of (h, w)."""
     first, patches = embedding[:, :prefix], embedding[:, prefix:]
     side = math.isqrt(patches.shape[1])
     maps = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)

@@ -34,7 +34,7 @@ _PICKLE_ALLOWED = {
 def read_torch(path: Path, *, trust: bool = False) -> Any:
     """Read a file of ``torch.save`` on the CPU (zip or older format).
 
-    Besides tensors and plain Python values it admits `argparse.Namespace`, numpy arrays and scalars, and
+    Besides tensors and plain Python values it allows `argparse.Namespace`, numpy arrays and scalars, and
     mmengine's `HistoryBuffer`: research code stores these beside the weights.
 
     Args:
@@ -55,7 +55,7 @@ def read_torch(path: Path, *, trust: bool = False) -> Any:
             return torch.load(path, map_location='cpu', weights_only=False)
         reason = str(error.__context__ or error)  # torch wraps it in advice to run the code
         found = re.search(r'GLOBAL ([\w.]+)|class ([\w.]+)|function ([\w.]+)', reason)
-        if 'may not ask for the attribute' in reason:  # vfd.compat's stand-in for getattr
+        if 'may not access the attribute' in reason:  # vfd.compat's stand-in for getattr
             raise _code_refused(path, 'builtins.getattr') from None
         if not found:
             raise truncated(path, _first_line(reason)) from error
@@ -115,7 +115,7 @@ def read_pickle(path: Path, *, trust: bool = False) -> Any:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Admits numpy arrays and plain containers; every other name is refused before anything is called."""
+    """Allows numpy arrays and plain containers; every other name is refused before anything is called."""
 
     def __init__(self, path: Path, stream: Any):
         super().__init__(stream, encoding='latin1')
@@ -130,14 +130,14 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> Any:
-        """Persistent references point outside the file; none is admitted."""
+        """Refuse persistent references: they point outside the file."""
         raise _code_refused(self.path, f'persistent reference {pid!r}')
 
 
 @contextlib.contextmanager
 def _admitted(path: Path) -> Iterator[None]:
     """Widen torch's own list of harmless names while one file is read."""
-    if not hasattr(torch.serialization, 'safe_globals'):  # torch < 2.5 admits tensors and plain values only
+    if not hasattr(torch.serialization, 'safe_globals'):  # torch < 2.5 allows tensors and plain values only
         yield
         return
     core = np._core if hasattr(np, '_core') else np.core
@@ -155,7 +155,7 @@ def _admitted(path: Path) -> Iterator[None]:
 
 
 def _mentions(path: Path, word: bytes) -> bool:
-    """Whether the pickle inside a zip-format torch file contains ``word``."""
+    """Return whether the pickle inside a zip-format torch file contains ``word``."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

@@ -31,7 +31,7 @@ class StateFile:
 
     Attributes:
         state: tensors on the CPU, by name; wrappers' prefixes (``module.``, ``_orig_mod.``) are gone.
-        meta: what the file says about itself; for mmengine and vfd checkpoints their ``meta`` entry.
+        meta: metadata of the file; for mmengine and vfd checkpoints their ``meta`` entry.
         layout: whose names these are: ``'vfd'``, ``'mmengine'``, ``'paddle'``, ``'efficientnet-lite0'``
             (already renamed to timm's) or ``'plain'``.
         sha256: of the file.
@@ -51,7 +51,7 @@ class StateFile:
 def load_state(path: str | Path, *, trust: bool = False, foreign_names: bool = False) -> StateFile:
     """Read a weight file of any known format and layout.
 
-    The format is told by the content. A file with several networks (``student`` and ``teacher`` entries)
+    The format is detected from the content. A file with several networks (``student`` and ``teacher`` entries)
     keeps their names as prefixes: choose one with ``load_into(..., prefix='teacher.')``.
 
     Args:
@@ -88,7 +88,7 @@ def load_state(path: str | Path, *, trust: bool = False, foreign_names: bool = F
 
 
 def _find_tensors(content: Any, path: Path) -> tuple[str, dict[str, Tensor]]:
-    """The tensors of ``content``, and the dotted name of the entry that held them."""
+    """Find the tensors of ``content``, and the dotted name of the entry that held them."""
     names: list[str] = []
     while isinstance(content, Mapping):
         inner = next(
@@ -108,7 +108,7 @@ def _find_tensors(content: Any, path: Path) -> tuple[str, dict[str, Tensor]]:
 
 
 def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """The tensors directly in ``content``, or else those of its networks with their names as prefixes."""
+    """Return the tensors directly in ``content``, or else those of its networks with their names as prefixes."""
     direct = {k: _as_tensor(v) for k, v in content.items() if isinstance(k, str) and _is_array(v)}
     if direct:
         return direct
@@ -142,7 +142,7 @@ def _strip_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _meta(content: Any) -> dict[str, Any]:
-    """What a training script wrote beside the weights, as plain values."""
+    """Return the training script's metadata beside the weights, as plain values."""
     if not isinstance(content, Mapping):
         return {}
     if isinstance(content.get('meta'), Mapping):
@@ -159,7 +159,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _parsed(value: str) -> Any:
-    """A metadata string of safetensors; structured values are kept there as JSON."""
+    """Parse a metadata string of safetensors; structured values are kept there as JSON."""
     try:
         return json.loads(value) if value[:1] in '{[' else value
     except json.JSONDecodeError:

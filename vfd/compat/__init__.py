@@ -1,4 +1,4 @@
-"""What makes the OpenMMLab packages run on today's torch, without a compiler.
+"""Repairs that make the OpenMMLab packages run on today's torch, without a compiler.
 
 Nothing outside this package patches anything. Each repair is one small file whose docstring shows the error
 that appears without it:

@@ -20,11 +20,11 @@ class _ThenAct(Loader):
         self.action = action
 
     def __getattr__(self, name: str) -> Any:
-        """What else a loader can do (sources, resources), as the real one."""
+        """Return any other attribute (sources, resources) of the real loader."""
         return getattr(self.loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the real loader."""
+        """Create the module as the real loader does."""
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
@@ -34,7 +34,7 @@ class _ThenAct(Loader):
 
 
 class _Finder(MetaPathFinder):
-    """Answers for one module."""
+    """Finds one module."""
 
     def __init__(self, name: str, action: Action) -> None:
         self.name = name
@@ -43,7 +43,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module's own specification with the action behind its loader; None for every other module."""
+        """Return the module's own specification with the action behind its loader; None for every other module."""
         spec = PathFinder.find_spec(fullname, path) if fullname == self.name else None
         if spec is not None and spec.loader is not None:
             spec.loader = _ThenAct(spec.loader, self.action)

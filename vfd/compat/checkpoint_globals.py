@@ -8,7 +8,7 @@ its checkpoints hold, so ``--resume`` and ``load_from`` fail::
 
 The repair declares just these classes; ``torch.load`` itself stays as it is, and a pickle that holds
 anything else is still refused. ``getattr``, which such a checkpoint also names, is replaced by a function
-that gives out the buffer's own statistics and nothing else.
+that returns the buffer's own statistics and nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NUMBER_TYPES = ('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4
 
 
 def repair() -> None:
-    """Declare what mmengine's checkpoints hold, where torch asks for it."""
+    """Declare the classes of mmengine's checkpoints where torch requires it."""
     import torch
 
     if torch.__version__ < '2.6':  # TorchVersion compares as a version; older ones unpickle everything
@@ -47,14 +47,14 @@ def repair() -> None:
     torch.serialization.add_safe_globals([(allowed[name], name) for name in allowed])
 
 
-def statistic_of(owner: Any, name: str) -> Any:
-    """The ``getattr`` that a checkpoint gets: a statistic of mmengine's ``HistoryBuffer``.
+def statistic_of(cls: Any, name: str) -> Any:
+    """Replace ``getattr`` in checkpoints: return a statistic of mmengine's ``HistoryBuffer``.
 
     Raises:
-        pickle.UnpicklingError: Anything else is asked for; ``torch.load`` passes it on.
+        pickle.UnpicklingError: Anything else is requested; ``torch.load`` passes it on.
     """
     from mmengine.logging.history_buffer import HistoryBuffer
 
-    if owner is HistoryBuffer and name in _STATISTICS:
-        return getattr(owner, name)
-    raise pickle.UnpicklingError(f'a checkpoint may not ask for the attribute {name!r} of {owner!r}')
+    if cls is HistoryBuffer and name in _STATISTICS:
+        return getattr(cls, name)
+    raise pickle.UnpicklingError(f'a checkpoint may not access the attribute {name!r} of {cls!r}')

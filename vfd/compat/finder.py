@@ -6,7 +6,7 @@ Without it every pure wheel of mmcv fails at the first import of a model::
     ModuleNotFoundError: No module named 'mmcv._ext'
 
 ``import vfd`` appends the finder behind all others: a compiled ``mmcv._ext`` on the path always wins, and
-the stand-in is imported only when somebody asks for it. Standard library only, so that ``import vfd`` stays
+the stand-in is imported only when it is needed. Standard library only, so that ``import vfd`` stays
 light.
 """
 
@@ -35,12 +35,12 @@ class StandInLoader(Loader):
 
 
 class StandInFinder(MetaPathFinder):
-    """Answers for ``mmcv._ext`` alone."""
+    """Finds ``mmcv._ext`` alone."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The stand-in's specification, or None for every other module."""
+        """Return the stand-in's specification, or None for every other module."""
         if fullname != EXTENSION:
             return None
         return ModuleSpec(fullname, StandInLoader(), origin='vfd.compat.mmcv_ops')

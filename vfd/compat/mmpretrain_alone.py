@@ -3,7 +3,7 @@
 One module of mmpretrain, ``res_layer_extra_norm``, imports mmdet where it is installed, to register one layer there.
 Every run of a classifier then pays for importing a detection package that it does not use.
 
-Until mmdet is imported by somebody else the module is a stand-in that says what it says where mmdet is absent
+Until mmdet is imported elsewhere the module is a stand-in with the content that it has where mmdet is absent
 (``ResLayerExtraNorm = None``); importing ``mmdet.models`` afterwards executes the real one.
 """
 
@@ -31,17 +31,17 @@ class _StandIn(Loader):
         """Let the import system make an ordinary module."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """What mmpretrain sets where mmdet is absent."""
+        """Set what mmpretrain sets where mmdet is absent."""
         module.ResLayerExtraNorm = None  # type: ignore[attr-defined]
 
 
 class _Finder(MetaPathFinder):
-    """Answers for the module of mmpretrain, until mmdet is imported."""
+    """Finds the module of mmpretrain, until mmdet is imported."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The stand-in's specification, or None for every other module."""
+        """Return the stand-in's specification, or None for every other module."""
         if fullname != LAYER or _DETECTORS in sys.modules:
             return None
         spec = PathFinder.find_spec(fullname, path)

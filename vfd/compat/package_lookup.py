@@ -1,6 +1,6 @@
 """Finding the folder of an installed OpenMMLab package, for configs such as ``mmdet::retinanet/...``.
 
-Two things break. mmengine 0.10.7 asks ``pkg_resources``, which setuptools dropped in version 82 (torch
+Two things break. mmengine 0.10.7 uses ``pkg_resources``, which setuptools dropped in version 82 (torch
 brings a newer one)::
 
     >>> from mmengine.hub import get_config
@@ -12,8 +12,8 @@ And both mmengine and its onedl-* fork go by the name of a distribution, which i
     >>> get_config('mmseg::fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py')
     PackageNotFoundError: ... Cannot determine installed path for mmsegmentation
 
-or which, with originals and forks on one path, lies in another folder than the module that an import gives.
-The functions here take the place of mmengine's and ask the import system.
+or which, with originals and forks on one path, lies in another folder than the module that an import loads.
+The functions here take the place of mmengine's and use the import system.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def repair() -> None:
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package is installed.
+    """Return whether a package is installed.
 
     Args:
         package: The name of a distribution or of a module.
@@ -54,7 +54,7 @@ def is_installed(package: str) -> bool:
 
 
 def get_installed_path(package: str) -> str:
-    """The folder of an installed package.
+    """Return the folder of an installed package.
 
     Args:
         package: The name of a distribution (``'mmsegmentation'``) or of a module (``'mmseg'``).
@@ -69,7 +69,7 @@ def get_installed_path(package: str) -> str:
 
 
 def package2module(package: str) -> str:
-    """The importable name of an installed distribution: ``'mmsegmentation'`` -> ``'mmseg'``.
+    """Return the importable name of an installed distribution: ``'mmsegmentation'`` -> ``'mmseg'``.
 
     Raises:
         importlib.metadata.PackageNotFoundError: There is no such distribution.
@@ -85,13 +85,13 @@ def package2module(package: str) -> str:
 
 
 def _known_module(package: str) -> str:
-    """The module of an OpenMMLab distribution; the name itself for everything else."""
+    """Return the module of an OpenMMLab distribution; the name itself for everything else."""
     from mmengine.config.utils import MODULE2PACKAGE
 
     return next((m for m, distribution in MODULE2PACKAGE.items() if distribution == package), package)
 
 
 def _package_folder(module: str) -> Path | None:
-    """The folder of a regular top-level package; None when it is absent or a namespace package."""
+    """Return the folder of a regular top-level package; None when it is absent or a namespace package."""
     spec = importlib.util.find_spec(module) if module.isidentifier() else None
     return None if spec is None or spec.origin is None else Path(spec.origin).parent

@@ -1,6 +1,6 @@
 """Which packages are installed, in which version, and the command that installs a missing one.
 
-Nothing here imports the packages it reports on: the answers come from the import system and from the
+Nothing here imports the packages it reports on: the information comes from the import system and from the
 installed metadata. Standard library only.
 """
 
@@ -18,7 +18,7 @@ from vfd.errors import MissingPackageError
 
 
 class Package(NamedTuple):
-    """How an importable module is called on the package index.
+    """Names of an importable module on the package index.
 
     Attributes:
         distributions: Names under which the module is published; the forks and the compiled builds included.
@@ -71,7 +71,7 @@ def require(package: str) -> None:
 
 
 def missing_package(module: str) -> MissingPackageError | None:
-    """Describe how to install a module that vfd needs; None for a module that it does not know.
+    """Describe how to install a module that vfd needs; None for a module that is not listed.
 
     Args:
         module: The importable top-level name.
@@ -91,7 +91,7 @@ def _missing(package: str, wanted: str) -> MissingPackageError:
 
 
 def compiled_available() -> bool:
-    """Whether mmcv's compiled operators are on the path, so that the stand-in stays off."""
+    """Return whether mmcv's compiled operators are on the path, so that the stand-in stays off."""
     mmcv = _find('mmcv')
     if mmcv is None or mmcv.submodule_search_locations is None:
         return False
@@ -99,10 +99,10 @@ def compiled_available() -> bool:
 
 
 def status() -> dict[str, str]:
-    """What is in use, for the table of a dry run.
+    """Return the packages in use, for the table of a dry run.
 
     Returns:
-        Module name -> version, with the distribution's name when it is not the first one that vfd knows (a
+        Module name -> version, with the distribution's name when it is not the first one in :data:`PACKAGES` (a
         fork), with the kind of operators for mmcv, and ``'not installed'`` for what is absent.
     """
     table = {'python': platform.python_version()}
@@ -113,13 +113,13 @@ def status() -> dict[str, str]:
 
 
 def _find(module: str) -> ModuleSpec | None:
-    """The specification of a top-level module, or None."""
+    """Return the specification of a top-level module, or None."""
     assert '.' not in module, f'a top-level module is expected, got {module}'
     return importlib.util.find_spec(module)
 
 
 def _version(module: str) -> str:
-    """The version of the distribution that lies beside the module which an import would give."""
+    """Return the version of the distribution beside the module that an import would load."""
     spec = _find(module)
     if spec is None or spec.origin is None:
         return 'not installed'

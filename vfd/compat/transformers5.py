@@ -6,8 +6,8 @@ all of ``mmpretrain.models`` with it::
     >>> import mmpretrain.models
     TypeError: NoneType takes no arguments
 
-The repair tells mmpretrain that its multimodal part is not available, which is its own way to run without
-transformers: using such a model then raises an ImportError that says so. transformers itself stays usable.
+The repair marks the multimodal part of mmpretrain as not available, as mmpretrain does without
+transformers: using such a model then raises an ImportError. transformers itself stays usable.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vfd.compat.after_import import after_import
 
 
 def needed() -> bool:
-    """Whether mmpretrain is there beside a transformers that is too new for it."""
+    """Return whether mmpretrain is installed beside a transformers that is too new for it."""
     return importlib.util.find_spec('mmpretrain') is not None and _transformers_major() >= 5
 
 
@@ -35,7 +35,7 @@ def _switch_off(dependency: ModuleType) -> None:
 
 
 def _transformers_major() -> int:
-    """The major version of transformers; 0 when it is not installed."""
+    """Return the major version of transformers; 0 when it is not installed."""
     try:
         return int(importlib.metadata.version('transformers').split('.')[0])
     except importlib.metadata.PackageNotFoundError:

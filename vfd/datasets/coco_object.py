@@ -27,6 +27,6 @@ class COCOObjectDataset(COCOStuffDataset):
 
     @classmethod
     def get_label_map(cls, new_classes: Any = None) -> dict[int, int]:
-        """From labels of COCO-Stuff to those of this data set; the rest is background."""
+        """Map the labels of COCO-Stuff to those of this data set; the rest is background."""
         stuff = dict.fromkeys([*range(_THINGS, len(COCOStuffDataset.METAINFO['classes'])), 255], 0)
         return {thing: thing + 1 for thing in range(_THINGS)} | stuff

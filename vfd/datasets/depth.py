@@ -36,7 +36,7 @@ class DepthFolderDataset(BaseDataset):
         kwargs: the other settings of ``mmengine.dataset.BaseDataset``.
 
     Raises:
-        MissingFileError: a folder is not there.
+        MissingFileError: a folder does not exist.
         UserError: there is no image, or one without depth map.
     """
 
@@ -146,7 +146,7 @@ class RandomGammaBrightnessColour(BaseTransform):
 
     @cache_randomness
     def draw(self) -> tuple[bool, float, np.ndarray]:
-        """Whether to change the image, the exponent, and the factors of the three channels."""
+        """Draw whether to change the image, the exponent, and the factors of the three channels."""
         chosen = bool(np.random.rand() < self.prob)
         gamma = float(np.random.uniform(*self.gamma))
         return chosen, gamma, np.random.uniform(*self.brightness) * np.random.uniform(*self.colour, size=3)

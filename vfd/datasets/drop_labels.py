@@ -11,7 +11,7 @@ from vfd.registry import TRANSFORMS
 class DropLabels(BaseTransform):
     """Remove ``gt_label`` and ``gt_score`` of a sample; comes before ``PackInputs``.
 
-    mmpretrain's preprocessor wants labels on all images of a batch or on none. A label-free method that trains on
+    mmpretrain's preprocessor needs labels on all images of a batch or on none. A label-free method that trains on
     labelled and unlabelled images at once therefore gives this to the labelled ones.
     """
 

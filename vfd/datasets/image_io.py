@@ -13,7 +13,7 @@ RGBA, LA            the alpha channel is dropped, not blended (as OpenCV does)
 CMYK                converted
 animated            the first frame
 EXIF orientation    applied
-ICO, TGA            the formats that only Pillow knows: converted through RGB
+ICO, TGA            formats that only Pillow reads: converted through RGB
 float, 32 bit       refused: their range is not known
 ==================  ========================================================================
 """
@@ -143,7 +143,7 @@ def _check_complete(image: Image.Image, data: bytes, name: str) -> None:
 
 
 def _decode_with_pillow(data: bytes, name: str) -> np.ndarray:
-    """Decode a format that OpenCV does not know."""
+    """Decode a format that OpenCV does not support."""
     image = _open(data, name)
     with _pillow_errors(name):
         image = ImageOps.exif_transpose(image).convert('RGB')
@@ -162,7 +162,7 @@ def _pillow_errors(name: str) -> Iterator[None]:
 
 
 def _has_end_marker(data: bytes) -> bool:
-    """Whether a JPEG's compressed data end with the marker EOI.
+    """Return whether a JPEG's compressed data end with the marker EOI.
 
     The segments before them are skipped by their lengths, because an embedded preview has an EOI of its own.
     """

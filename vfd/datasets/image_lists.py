@@ -45,7 +45,7 @@ class ImageListDataset(BaseDataset):
         kwargs: the other settings of ``mmengine.dataset.BaseDataset`` (``pipeline``, ``indices``, ...).
 
     Raises:
-        MissingFileError: a list, or the first image of a list, is not there.
+        MissingFileError: a list, or the first image of a list, does not exist.
         UserError: a list has a line that cannot be read, or no image at all.
     """
 
@@ -104,7 +104,7 @@ class ImageFolderDataset(BaseDataset):
         kwargs: the other settings of ``mmengine.dataset.BaseDataset``.
 
     Raises:
-        MissingFileError: the folder is not there.
+        MissingFileError: the folder does not exist.
         UserError: there is no image below it.
     """
 
@@ -119,10 +119,10 @@ class ImageFolderDataset(BaseDataset):
 
 
 def list_images(folder: str) -> list[str]:
-    """Paths of all images below ``folder``, relative to it, sorted; the number of other files is logged.
+    """List all images below ``folder``, relative to it, sorted; the number of other files is logged.
 
     Raises:
-        MissingFileError: the folder is not there.
+        MissingFileError: the folder does not exist.
         UserError: there is no image below it.
     """
     if not fileio.isdir(folder):
@@ -170,7 +170,7 @@ def read_image_list(file: str, num_classes: int | None = None) -> list[ListedIma
         One entry a line.
 
     Raises:
-        MissingFileError: the list is not there.
+        MissingFileError: the list does not exist.
         UserError: a line cannot be read (named by its number), or the list has no image.
     """
     if not fileio.isfile(file):

@@ -1,4 +1,4 @@
-"""Go once over many images, in order, for steps that ask something of each of them."""
+"""Scan many images once, in order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Scanned:
 
     Attributes:
         number: its position in the list of files.
-        pixels: (3, S, S) uint8 BGR, None when the file is bad (or no pixels were asked for).
+        pixels: (3, S, S) uint8 BGR, None when the file is bad (or no pixels are needed).
         hash: perceptual hash, 0 when the file is bad.
         fault: why the file cannot be used, None when it can.
     """
@@ -65,10 +65,10 @@ class ImageScan(Dataset):
 
 
 def scan_batches(scan: ImageScan, batch_size: int, first: int, workers: int) -> DataLoader:
-    """Batches (lists of ``Scanned``) in order.
+    """Yield batches (lists of ``Scanned``) in order.
 
     Batch b always holds the images ``b * batch_size`` and following, wherever the scan begins: what a
-    network answers can depend on its batch in the last digit, and a resumed scan should give what an
+    network outputs can depend on its batch in the last digit, and a resumed scan should give what an
     uninterrupted one gives.
 
     Args:

@@ -48,7 +48,7 @@ class TopKMiner:
                 heapq.heapreplace(heap, entry)
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """What was kept.
+        """Return the kept images.
 
         Returns:
             Positions in the pool, class by class, best first, (S,) int64; and how many of each class, (C,)
@@ -60,7 +60,7 @@ class TopKMiner:
 
 
 def mine_topk(soft_labels: np.ndarray, keep: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The best k images of every class, of a pool that fits into memory.
+    """Return the best k images of every class, of a pool that fits into memory.
 
     Args:
         soft_labels: (M, C) probabilities.

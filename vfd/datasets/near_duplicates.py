@@ -20,14 +20,14 @@ import numpy as np
 
 from vfd.datasets.image_io import read_image
 
-HASH_SIDE = 32  # pixels; the hash sees the image this small
+HASH_SIDE = 32  # pixels; the image is resized to this before hashing
 SIFT_SIDE = 320  # pixels of the longer side, for speed and so that small images have key points at all
 LOWE_RATIO = 0.75  # a match must be this much nearer than the second nearest
 MAX_PIXEL_DIFFERENCE = 4.0  # of 255, for images without key points
 
 
 def perceptual_hash(image: np.ndarray) -> int:
-    """A 64-bit hash that changes little when the image is resized, re-encoded or recoloured.
+    """Compute a 64-bit hash that changes little when the image is resized, re-encoded or recoloured.
 
     Bits say which of the 8 x 8 lowest cosine frequencies, the constant left out, lie above their median.
 
@@ -45,7 +45,7 @@ class HashIndex:
     """Find all hashes within a Hamming distance.
 
     The 64 bits are cut into ``max_distance + 1`` bands. Two hashes that differ in at most ``max_distance``
-    bits agree in one band at least, so only hashes in the same bucket of some band are compared; the answer
+    bits agree in one band at least, so only hashes in the same bucket of some band are compared; the result
     is exact.
 
     Args:
@@ -64,7 +64,7 @@ class HashIndex:
                 buckets.setdefault(value >> start & mask, []).append(row)
 
     def near(self, value: int) -> list[tuple[int, int]]:
-        """(distance, row) of all hashes within ``max_distance`` of ``value``, nearest first."""
+        """Return (distance, row) of all hashes within ``max_distance`` of ``value``, nearest first."""
         rows = {
             row
             for (start, mask), buckets in zip(self._bands, self._buckets, strict=True)
@@ -76,7 +76,7 @@ class HashIndex:
 
 @dataclass(frozen=True)
 class Features:
-    """What two images are compared by.
+    """Features by which two images are compared.
 
     Attributes:
         thumbnail: (32, 32) float32 grey values.
@@ -107,7 +107,7 @@ class SiftComparison:
         self.features = functools.lru_cache(maxsize=256)(self._features)
 
     def same(self, first: Path, second: Path) -> bool:
-        """Whether the two files show the same picture. BadDataError when one cannot be read."""
+        """Return whether the two files show the same picture. BadDataError when one cannot be read."""
         a, b = self.features(first), self.features(second)
         if min(len(a.points), len(b.points)) < self.min_matches:
             return float(np.abs(a.thumbnail - b.thumbnail).mean()) <= MAX_PIXEL_DIFFERENCE

@@ -48,11 +48,11 @@ class _OnePass:
 
     mean: Tensor
     std: Tensor
-    _flips = ''  # the attribute that says whether channels are turned around
+    _flips = ''  # name of the attribute for turning channels around
     _enable_normalize: bool
 
     def forward(self, data: dict, training: bool = False) -> Any:
-        """One batch, as the base class."""
+        """Process one batch as the base class does."""
         inputs = data['inputs']
         if not self._enable_normalize or not self._fits(inputs):
             return super().forward(data, training)  # type: ignore[misc]
@@ -70,7 +70,7 @@ class _OnePass:
             setattr(self, self._flips, flips)
 
     def _fits(self, inputs: Any) -> bool:
-        """Whether every image is one of bytes, here on the CPU, with as many channels as there are means."""
+        """Return whether every image is of bytes, on the CPU, with as many channels as there are means."""
         images = [inputs] if isinstance(inputs, Tensor) else inputs
         return (
             self.mean.device.type == 'cpu'

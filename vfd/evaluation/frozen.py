@@ -113,7 +113,7 @@ def _from_backbone(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any
     ):
         return
     tensors = translate({name.removeprefix(prefix): value for name, value in state.items()})[1]
-    report = network.take(tensors, 'the checkpoint')
+    report = network.load_weights(tensors, 'the checkpoint')
     if report.missing:
         raise UserError(
             f'the checkpoint has no registers ({report.missing[0]}), the backbone of the config has '

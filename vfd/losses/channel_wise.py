@@ -20,14 +20,14 @@ from vfd.errors import UserError, did_you_mean
 def channel_wise(
     student: Tensor, teacher: Tensor, temperature: float = 1.0, channels: int | None = None
 ) -> Tensor:
-    """Cross-entropy of where a class is: each channel's softmax over the positions.
+    """Compute the cross-entropy of each channel's softmax over the positions.
 
     ``tau^2 / (C B) * sum -softmax(T / tau) log_softmax(S / tau)``. It is a cross-entropy and no divergence: its minimum
     is ``tau^2`` times the mean entropy of the teacher's channels and not zero.
 
     Args:
         student: (B, C, H, W).
-        teacher: (B, C, H, W); no gradient is asked of it.
+        teacher: (B, C, H, W); it gets no gradient.
         temperature: tau.
         channels: the divisor C; None takes that of the maps.
 
@@ -40,7 +40,7 @@ def channel_wise(
 
 
 def pixel_wise_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL divergence of what a position shows: softmax over the channels.
+    """Compute the KL divergence of each position's softmax over the channels.
 
     As released it is the mean over all elements, so C times smaller than the usual mean over positions, times
     ``tau^2``. Arguments as `channel_wise`.
@@ -57,7 +57,7 @@ class ChannelWiseLoss(nn.Module):
         mode: ``cwd`` (`channel_wise`) or ``kl`` (`pixel_wise_kl`).
         temperature: tau.
         loss_weight: factor of the result; 3 as in the authors' instructions (their config file says 10).
-        align: channels (student, teacher) where they differ: a 1x1 convolution that learns with the student takes its
+        align: channels (student, teacher) where they differ: a 1x1 convolution trained with the student takes its
             maps to the teacher's channels. None compares channel by channel.
 
     Raises:
@@ -85,7 +85,7 @@ class ChannelWiseLoss(nn.Module):
         self.align = nn.Conv2d(*align, kernel_size=1) if align else None
 
     def channels(self, student: int) -> int:
-        """How many channels the teacher must have for a student with ``student`` channels.
+        """Return how many channels the teacher must have for a student with ``student`` channels.
 
         Raises:
             UserError: ``align`` is for another student.
@@ -131,5 +131,5 @@ class ChannelWiseLoss(nn.Module):
             )
 
     def extra_repr(self) -> str:
-        """The settings, for the printed model."""
+        """Return the settings, for the printed model."""
         return f'mode={self.mode!r}, temperature={self.temperature}, loss_weight={self.loss_weight}'

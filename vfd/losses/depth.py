@@ -19,12 +19,12 @@ _STRIDES = (1, 2, 4, 6)
 
 
 def valid_depth(target: Tensor, max_depth: float) -> Tensor:
-    """Where a target has a depth: ``0 < target <= max_depth``, never where it is NaN."""
+    """Return where a target has a depth: ``0 < target <= max_depth``, never where it is NaN."""
     return (target > 0) & (target <= max_depth)
 
 
 def sig_loss(pred: Tensor, target: Tensor, max_depth: float = 10.0, warm_up: bool = False) -> Tensor:
-    """``sqrt(var(g) + 0.15 mean(g)²)`` of the logarithmic errors ``g`` of all pixels that have a depth.
+    """Compute ``sqrt(var(g) + 0.15 mean(g)²)`` of the logarithmic errors ``g`` of all pixels that have a depth.
 
     The variance is the unbiased one.
 
@@ -49,7 +49,7 @@ def sig_loss(pred: Tensor, target: Tensor, max_depth: float = 10.0, warm_up: boo
 
 
 def gradient_loss(pred: Tensor, target: Tensor, max_depth: float = 10.0) -> Tensor:
-    """How much the logarithmic error changes over two pixels, down and to the right, on four grids.
+    """Compute how much the logarithmic error changes over two pixels, down and to the right, on four grids.
 
     The grids take every pixel, every 2nd, every 4th and every 6th. On each, the sum over all pairs whose two pixels
     have a depth is divided by the number of pixels that have one.
@@ -90,7 +90,7 @@ class SigLoss(nn.Module):
         self.register_buffer('calls', torch.zeros((), dtype=torch.long))  # saved, so that resuming is exact
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """The loss of one batch: (B, 1, H, W) each, in metres."""
+        """Compute the loss of one batch: (B, 1, H, W) each, in metres."""
         warm_up = self.training and int(self.calls) < self.warm_up_iters
         if self.training:
             self.calls += 1
@@ -114,7 +114,7 @@ class GradientLoss(nn.Module):
         self.max_depth, self.loss_weight, self.legacy_bchw = max_depth, loss_weight, legacy_bchw
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """The loss of one batch: (B, 1, H, W) each, in metres."""
+        """Compute the loss of one batch: (B, 1, H, W) each, in metres."""
         if self.legacy_bchw:
             return self.loss_weight * gradient_loss(pred, target, self.max_depth)
         each = [

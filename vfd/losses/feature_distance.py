@@ -20,11 +20,11 @@ _ACTIVATIONS = {
 
 
 def feature_distance(student: Tensor, teacher: Tensor, mode: str = 'l2', act: str | None = None) -> Tensor:
-    """Mean distance of two feature maps of equal shape.
+    """Compute the mean distance of two feature maps of equal shape.
 
     Args:
         student: any shape.
-        teacher: the same shape; no gradient is asked of it.
+        teacher: the same shape; it gets no gradient.
         mode: ``l2`` (mean squared error), ``l1`` or ``smooth_l1`` (quadratic below 1).
         act: ``softmax`` (over the last axis) or ``sigmoid``, applied to both before they are compared.
 
@@ -65,5 +65,5 @@ class FeatureDistanceLoss(nn.Module):
         self.mode, self.act, self.loss_weight = mode, act, loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Scalar distance of two maps of equal shape."""
+        """Compute the scalar distance of two maps of equal shape."""
         return self.loss_weight * feature_distance(student, teacher, self.mode, self.act)

@@ -17,7 +17,7 @@ from vfd.errors import UserError
 
 
 def attention_transfer(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
-    """AT: mean squared difference of unit-length maps of mean squared activations, summed over the pairs of maps."""
+    """Compute AT: mean squared difference of unit-length maps of mean squared activations, summed over the pairs."""
     terms = [
         (_attention(student_map) - _attention(teacher_map)).square().mean()
         for student_map, teacher_map in _same_size(students, teachers)
@@ -30,7 +30,7 @@ def _attention(features: Tensor) -> Tensor:
 
 
 def neuron_selectivity(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
-    """NST: squared MMD of unit-length channels under the kernel ``(a . b)^2``, summed over the pairs of maps."""
+    """Compute NST: squared MMD of unit-length channels under the kernel ``(a . b)^2``, summed over the pairs."""
     terms = []
     for student_map, teacher_map in _same_size(students, teachers):
         s, t = (F.normalize(features.flatten(2), dim=2) for features in (student_map, teacher_map))
@@ -40,7 +40,7 @@ def neuron_selectivity(students: Sequence[Tensor], teachers: Sequence[Tensor]) -
 
 
 def channel_correlation(student: Tensor, teacher: Tensor) -> Tensor:
-    """ICKD, and DisWOT's distance of channel correlations: ``sum_b ||A_t - A_s||_F^2 / (C B)``.
+    """Compute ICKD, and DisWOT's distance of channel correlations: ``sum_b ||A_t - A_s||_F^2 / (C B)``.
 
     A is the Gram matrix of an image's channels, (C, C), each row divided by max(length, 1e-12).
 
@@ -66,7 +66,7 @@ def _channel_gram(features: Tensor) -> Tensor:
 
 
 def singular_vectors(students: Sequence[Tensor], teachers: Sequence[Tensor], count: int = 1) -> Tensor:
-    """KDSVD: how the leading singular vectors of one map relate to those of the next one.
+    """Compute KDSVD: how the leading singular vectors of one map relate to those of the next one.
 
     Right singular vectors (channels) of every image's (HW, C) matrix; the student's ``count + 3`` leading ones are
     matched to the teacher's by the largest cosine, signs included; both are weighted by the teacher's singular values
@@ -94,13 +94,13 @@ def singular_vectors(students: Sequence[Tensor], teachers: Sequence[Tensor], cou
 
 
 def _leading_vectors(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Singular values (B, count) of length 1, and right singular vectors (B, C, count)."""
+    """Return singular values (B, count) of length 1, and right singular vectors (B, C, count)."""
     _, values, vectors = torch.linalg.svd(features.flatten(2).transpose(1, 2), full_matrices=False)
     return F.normalize(values[:, :count], dim=1), F.normalize(vectors.transpose(1, 2)[..., :count], dim=1)
 
 
 def _same_size(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Pairs of maps; the larger of two is pooled to the smaller one's height and width."""
+    """Return pairs of maps; the larger of two is pooled to the smaller one's height and width."""
     pairs = []
     for student_map, teacher_map in zip(students, teachers, strict=True):
         teacher_map = teacher_map.detach()

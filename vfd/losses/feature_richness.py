@@ -1,4 +1,4 @@
-"""Distillation of a detector where its teacher sees something: feature maps and objectness, weighted by richness.
+"""Distillation of a detector where its teacher detects something: feature maps and objectness, weighted by richness.
 
 Source: "Generic-to-Specific Distillation of Masked Autoencoders", arXiv 2302.14771, the detection loss of the released
 code.
@@ -62,7 +62,7 @@ class FeatureRichnessLoss(nn.Module):
 
 
 def richness(target_logits: Tensor) -> Tensor:
-    """How much there is to see at a place: the teacher's best anchor.
+    """Compute the feature richness of every place: the score of the teacher's best anchor.
 
     Args:
         target_logits: (B, A, H, W), objectness logits.
@@ -74,7 +74,7 @@ def richness(target_logits: Tensor) -> Tensor:
 
 
 def feature_term(features: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Squared distance summed over everything, channels too, and divided by the sum of the mask alone.
+    """Compute the squared distance summed over everything, channels too, divided by the sum of the mask alone.
 
     Args:
         features: (B, C, H, W).
@@ -86,7 +86,7 @@ def feature_term(features: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def objectness_term(logits: Tensor, target_logits: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy to the teacher's probabilities, summed and divided by the sum of the mask.
+    """Compute the cross-entropy to the teacher's probabilities, summed and divided by the sum of the mask.
 
     As published it works on probabilities, with logarithms cut off at -100; torch's own function also has a finite
     gradient where the student is saturated.
@@ -102,5 +102,5 @@ def objectness_term(logits: Tensor, target_logits: Tensor, mask: Tensor) -> Tens
 
 
 def _total(mask: Tensor) -> Tensor:
-    """The divisor; a mask that underflowed everywhere gives a loss of zero and not of 0/0."""
+    """Return the divisor; a mask that underflowed everywhere gives a loss of zero and not of 0/0."""
     return mask.sum().clamp_min(torch.finfo(mask.dtype).tiny)

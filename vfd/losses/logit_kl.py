@@ -100,7 +100,7 @@ class KLDivLogitLoss(nn.Module):
         return kl(student.movedim(self.dim, -1), teacher.movedim(self.dim, -1), self.temperature)
 
     def prepared(self, student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Both logits, standardised where that is set; the teacher's without a gradient."""
+        """Return both logits, standardised where that is set; the teacher's without a gradient."""
         teacher_logits = teacher_logits.detach()
         if not self.standardize:
             return student_logits, teacher_logits
@@ -123,7 +123,7 @@ class KLDivLogitLoss(nn.Module):
         warnings.warn(problem, stacklevel=3)
 
     def extra_repr(self) -> str:
-        """The settings, for the printed model."""
+        """Return the settings, for the printed model."""
         text = f'temperature={self.temperature}, standardize={self.standardize}'
         return f'{text}, unbiased={self.unbiased}, eps={self.eps}' if self.standardize else text
 
@@ -178,12 +178,12 @@ class DKDLoss(KLDivLogitLoss):
         return self.temperature**2 * (self.alpha * labelled + self.beta * others)
 
     def extra_repr(self) -> str:
-        """The settings, for the printed model."""
+        """Return the settings, for the printed model."""
         return f'alpha={self.alpha}, beta={self.beta}, {super().extra_repr()}'
 
 
 def _label_and_rest(logits: Tensor, label: Tensor) -> Tensor:
-    """``[log p^y, log(1 - p^y)]``, (B, 2), of logits (B, K); from logarithms, so that neither underflows."""
+    """Return ``[log p^y, log(1 - p^y)]``, (B, 2), of logits (B, K); from logarithms, so that neither underflows."""
     log_p = logits.log_softmax(1)
     rest = log_p.scatter(1, label, -float('inf')).logsumexp(1, keepdim=True)
     return torch.cat([log_p.gather(1, label), rest], 1)

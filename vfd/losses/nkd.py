@@ -35,7 +35,7 @@ class NKDLoss(nn.Module):
         self.alpha = alpha
 
     def forward(self, student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
-        """The loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
             student: logits, (B, C) with C >= 2.

@@ -13,7 +13,7 @@ _NORM_EPS = 1e-6
 
 
 def select_patches(images: Tensor, patch_size: int, index: Tensor) -> Tensor:
-    """Some patches of every image, copied without touching the others.
+    """Copy some patches of every image without touching the others.
 
     Args:
         images: (B, C, H, W), sides divisible by ``patch_size``.
@@ -33,7 +33,7 @@ def select_patches(images: Tensor, patch_size: int, index: Tensor) -> Tensor:
 
 
 def patchify(images: Tensor, patch_size: int, index: Tensor | None = None) -> Tensor:
-    """The values of patches.
+    """Cut images into patches and return their values.
 
     Args:
         images: (B, C, H, W).
@@ -51,14 +51,14 @@ def patchify(images: Tensor, patch_size: int, index: Tensor | None = None) -> Te
 
 
 def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, int]) -> Tensor:
-    """The images whose `patchify` is ``patches``: (B, h*w, p*p*C) to (B, C, h*p, w*p)."""
+    """Return the images whose `patchify` is ``patches``: (B, h*w, p*p*C) to (B, C, h*p, w*p)."""
     batch, (rows, columns) = len(patches), grid
     tiles = patches.reshape(batch, rows, columns, patch_size, patch_size, -1)
     return tiles.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, rows * patch_size, columns * patch_size)
 
 
 def normalise_patches(patches: Tensor) -> Tensor:
-    """Every patch with mean 0 and variance 1 over its values (section 3, "reconstruction target").
+    """Normalise every patch to mean 0 and variance 1 over its values (section 3, "reconstruction target").
 
     The variance is the unbiased one, plus 1e-6.
     """
@@ -75,13 +75,13 @@ def denormalise_patches(patches: Tensor, true: Tensor) -> Tensor:
 def pixel_target(
     images: Tensor, patch_size: int, norm_pix: bool = False, index: Tensor | None = None
 ) -> Tensor:
-    """What a masked autoencoder is to predict: `patchify`, normalised patch by patch if ``norm_pix``."""
+    """Compute the target of a masked autoencoder: `patchify`, normalised patch by patch if ``norm_pix``."""
     patches = patchify(images, patch_size, index)
     return normalise_patches(patches) if norm_pix else patches
 
 
 def pixel_loss(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean squared error of patches.
+    """Compute the mean squared error of patches.
 
     Args:
         pred: (B, N, P).

@@ -17,14 +17,14 @@ from vfd.errors import UserError
 def qkv_relation(
     student: Sequence[Sequence[Tensor]], teacher: Sequence[Sequence[Tensor]], heads: int
 ) -> Tensor:
-    """KL divergence of token relations, averaged over layers and pairs.
+    """Compute the KL divergence of token relations, averaged over layers and pairs.
 
     The relation of a pair (a, b) out of query, key and value is ``softmax(a b^T / sqrt(C / heads))`` along the last
     axis, in each of ``heads`` slices of the channels. Widths may differ, token counts may not.
 
     Args:
         student: for each layer the three tensors query, key, value: (B, N, Cs) each, before any scaling.
-        teacher: the same of the teacher, (B, N, Ct) each; no gradient is asked of it.
+        teacher: the same of the teacher, (B, N, Ct) each; it gets no gradient.
         heads: relation heads A; both widths are divisible by it. They need not be the heads of the networks.
 
     Returns:
@@ -46,7 +46,7 @@ def qkv_relation(
 
 
 def _split(part: Tensor, heads: int) -> Tensor:
-    """(B, N, C) to (B, A, N, C / A), in float32 at least: sums of products overflow in half precision."""
+    """Split (B, N, C) into (B, A, N, C / A), in float32 at least: sums of products overflow in half precision."""
     if part.shape[-1] % heads:
         raise UserError(f'qkv_relation: {part.shape[-1]} channels are not divisible by heads={heads}')
     wide = part.to(torch.promote_types(part.dtype, torch.float32))
@@ -54,7 +54,7 @@ def _split(part: Tensor, heads: int) -> Tensor:
 
 
 def _log_relation(a: Tensor, b: Tensor) -> Tensor:
-    """(B, A, N, N)."""
+    """Return the logarithm of the relations, (B, A, N, N)."""
     return (a @ b.transpose(-1, -2) * a.shape[-1] ** -0.5).log_softmax(-1)
 
 

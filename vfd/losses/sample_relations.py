@@ -17,7 +17,7 @@ RKD_WEIGHTS = (25.0, 50.0)  # of distances and of angles
 
 
 def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
-    """SP: ``||G_t - G_s||_F^2 / B^2`` with row-normalised Gram matrices of the samples.
+    """Compute SP: ``||G_t - G_s||_F^2 / B^2`` with row-normalised Gram matrices of the samples.
 
     In DisWOT (arXiv 2303.15678) this is the relation metric.
 
@@ -32,13 +32,13 @@ def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def sample_gram(features: Tensor) -> Tensor:
-    """(B, ...) to (B, B): inner products of the samples, each row divided by max(length, 1e-12)."""
+    """Compute (B, B) of (B, ...): inner products of the samples, each row divided by max(length, 1e-12)."""
     flat = features.flatten(1)
     return F.normalize(flat @ flat.T, dim=1)
 
 
 def rkd(student: Tensor, teacher: Tensor, weights: tuple[float, float] = RKD_WEIGHTS) -> Tensor:
-    """RKD: smooth L1 between pairwise distances over their mean, and between the angles of all triples.
+    """Compute RKD: smooth L1 between pairwise distances over their mean, and between the angles of all triples.
 
     Args:
         student: (B, Ds).
@@ -60,13 +60,13 @@ def _relative_distances(features: Tensor) -> Tensor:
 
 
 def _angles(features: Tensor) -> Tensor:
-    """(B, B, B): cosines of the angle at every sample between every two others."""
+    """Compute (B, B, B): cosines of the angle at every sample between every two others."""
     directions = F.normalize(features[None] - features[:, None], dim=2)
     return directions @ directions.transpose(1, 2)
 
 
 def pkt(student: Tensor, teacher: Tensor) -> Tensor:
-    """PKT: KL of the row-normalised cosine similarities in [0, 1], mean over all pairs; (B, Ds) and (B, Dt)."""
+    """Compute PKT: KL of the row-normalised cosine similarities in [0, 1], mean over all pairs; (B, Ds), (B, Dt)."""
     student_rows, teacher_rows = _similarity_rows(student), _similarity_rows(teacher.detach())
     return (teacher_rows * ((teacher_rows + PKT_EPS) / (student_rows + PKT_EPS)).log()).mean()
 
@@ -78,7 +78,7 @@ def _similarity_rows(features: Tensor) -> Tensor:
 
 
 def correlation_congruence(student: Tensor, teacher: Tensor) -> Tensor:
-    """CC: mean over neighbours in the batch of ``sum_D |d_i| |d_(i+1)|``, d the differences; both (B, D)."""
+    """Compute CC: mean over neighbours in the batch of ``sum_D |d_i| |d_(i+1)|``, d the differences; both (B, D)."""
     difference = (student - teacher.detach()).abs()
     return (difference[:-1] * difference[1:]).sum(1).mean()
 

@@ -35,13 +35,13 @@ def js(
     act: str = 'softmax',
     sum_across_class_dim: bool = False,
 ) -> Tensor:
-    """Symmetric KL divergence, halved: ``0.5 * mean_B sum_C (p_t - p_s) (log(p_t + e) - log(p_s + e))``.
+    """Compute half the symmetric KL: ``0.5 * mean_B sum_C (p_t - p_s) (log(p_t + e) - log(p_s + e))``.
 
     Both KL terms share their logarithms, so one pass over the classes gives their sum.
 
     Args:
         student_logits: (..., C).
-        teacher_logits: (..., C); no gradient is asked of it.
+        teacher_logits: (..., C); it gets no gradient.
         eps: added inside the logarithms only; the weights stay as they are.
         act: ``sigmoid`` for multi-label heads.
         sum_across_class_dim: keep the factor C of the published implementation (C times larger).
@@ -58,19 +58,19 @@ def js(
 
 
 def js_legacy(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """:func:`js` with the epsilon of the first release, 1e-10."""
+    """Compute :func:`js` with the epsilon of the first release, 1e-10."""
     return js(student_logits, teacher_logits, eps=JS_LEGACY_EPS)
 
 
 def ce(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Soft cross-entropy ``-mean_B sum_C p_t log p_s`` of logits (..., C): the loss of the later recipes."""
+    """Compute soft cross-entropy ``-mean_B sum_C p_t log p_s`` of logits (..., C): the loss of the later recipes."""
     _check_shapes(student_logits, teacher_logits)
     target = _probabilities(teacher_logits.detach())
     return -(target * _log_probabilities(student_logits)).sum(-1).mean()
 
 
 def kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = KL_TEMPERATURE) -> Tensor:
-    """Hinton's distillation loss ``T^2 * mean_B KL(p_t^T || p_s^T)`` of logits (..., C), for comparisons."""
+    """Compute Hinton's distillation loss ``T^2 * mean_B KL(p_t^T || p_s^T)`` of logits (..., C), for comparisons."""
     _check_shapes(student_logits, teacher_logits)
     log_teacher = _log_probabilities(teacher_logits.detach() / temperature)
     log_student = _log_probabilities(student_logits / temperature)
@@ -134,7 +134,7 @@ class SSLDLoss(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Scalar loss of two (..., C) tensors."""
+        """Compute the scalar loss of two (..., C) tensors."""
         if self.mode == 'ce':
             loss = ce(student_logits, teacher_logits)
         elif self.mode == 'kl':
@@ -144,7 +144,7 @@ class SSLDLoss(nn.Module):
         return self.loss_weight * loss
 
     def extra_repr(self) -> str:
-        """The settings that the mode uses, for the printed model."""
+        """Return the settings that the mode uses, for the printed model."""
         if self.mode == 'ce':
             return "mode='ce'"
         if self.mode == 'kl':
@@ -176,7 +176,7 @@ class _Divergence(torch.autograd.Function):
 def _check_shapes(student_logits: Tensor, teacher_logits: Tensor) -> None:
     if student_logits.shape != teacher_logits.shape:
         raise UserError(
-            f'The student answers {tuple(student_logits.shape)}, the teacher {tuple(teacher_logits.shape)}. Both need '
+            f'The student outputs {tuple(student_logits.shape)}, the teacher {tuple(teacher_logits.shape)}. Both need '
             "the same classes: set the student's num_classes to the teacher's."
         )
 
@@ -191,5 +191,5 @@ def _log_probabilities(logits: Tensor) -> Tensor:
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:
-    """Half precision has no 1e-12; a float64 tensor stays what it is."""
+    """Cast half precision, which has no 1e-12, to float32; a float64 tensor stays unchanged."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -60,7 +60,7 @@ class SparseLabels:
         return len(self.ids)
 
     def mixed(self, partner: Tensor, share: Tensor) -> SparseLabels:
-        """``share * label[n] + (1 - share) * label[partner[n]]``.
+        """Return ``share * label[n] + (1 - share) * label[partner[n]]``.
 
         Args:
             partner: (N,) int64 rows.
@@ -75,15 +75,15 @@ class SparseLabels:
         )
 
     def probability(self, number: int) -> Tensor:
-        """Probability of class ``number`` in every label: (N,)."""
+        """Return probability of class ``number`` in every label: (N,)."""
         return self.rest + (self.weights * (self.ids == number)).sum(1)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> SparseLabels:
-        """The same labels on ``device``, with probabilities of ``dtype``."""
+        """Return the same labels on ``device``, with probabilities of ``dtype``."""
         return SparseLabels(self.ids.to(device), self.weights.to(device, dtype), self.rest.to(device, dtype))
 
     def dense(self, classes: int) -> Tensor:
-        """The labels as (N, C)."""
+        """Return the labels as (N, C)."""
         return self.rest[:, None].repeat(1, classes).scatter_add_(1, self.ids, self.weights)
 
 
@@ -91,7 +91,7 @@ SoftLabels = Tensor | SparseLabels  # dense (N, C), or sparse
 
 
 def top_k(label_type: str) -> int:
-    """Classes that a stored label of a ``marginal_*`` type names; 0 for the other types.
+    """Return how many classes a stored label of a ``marginal_*`` type names; 0 for the other types.
 
     Raises:
         UserError: there is no such label type.
@@ -105,7 +105,7 @@ def top_k(label_type: str) -> int:
 
 
 def label_shape(label_type: str, classes: int) -> tuple[int, ...]:
-    """Shape of one crop's stored label.
+    """Return the shape of one crop's stored label.
 
     Raises:
         UserError: there is no such label type, or its k is larger than ``classes``.
@@ -119,7 +119,7 @@ def label_shape(label_type: str, classes: int) -> tuple[int, ...]:
 
 
 def sparse_labels(stored: Tensor, label_type: str, classes: int) -> SoftLabels:
-    """Labels as a store holds them, in the form that :func:`soft_cross_entropy` takes.
+    """Convert labels as a store holds them into the form that :func:`soft_cross_entropy` takes.
 
     Args:
         stored: (N, *label_shape), see the module's table. Half floats, which hold ids and values in one array, are read
@@ -163,19 +163,19 @@ def sparse_labels(stored: Tensor, label_type: str, classes: int) -> SoftLabels:
 
 
 def dense_labels(stored: Tensor, label_type: str, classes: int) -> Tensor:
-    """The dense labels (N, C) of stored ones, for arguments as of :func:`sparse_labels`."""
+    """Convert stored labels to dense labels (N, C); arguments as of :func:`sparse_labels`."""
     labels = sparse_labels(stored, label_type, classes)
     return labels if isinstance(labels, Tensor) else labels.dense(classes)
 
 
 def soft_cross_entropy(logits: Tensor, labels: SoftLabels, temperature: float = 1.0) -> Tensor:
-    """``-mean_n sum_c label[n, c] * log_softmax(logits / temperature)[n, c]``, in float32 at least.
+    """Compute ``-mean_n sum_c label[n, c] * log_softmax(logits / temperature)[n, c]``, in float32 at least.
 
     No factor T^2, and rows need not sum to 1: as in FKD's released code.
 
     Args:
         logits: (N, C).
-        labels: dense (N, C), or sparse; no gradient is asked of them.
+        labels: dense (N, C), or sparse; they get no gradient.
         temperature: divides the logits.
 
     Returns:

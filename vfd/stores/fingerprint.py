@@ -15,10 +15,10 @@ NOTE = 'made-of.json'
 
 
 def fingerprint_files(names: Iterable[str], root: str | Path = '') -> dict[str, object]:
-    """Number, total size and digest of a list of files.
+    """Return number, total size and digest of a list of files.
 
     The digest covers names, order and sizes, not contents: reading millions of images twice would cost more
-    than the step itself. A file that is not there counts as size -1.
+    than the step itself. A missing file counts as size -1.
 
     Args:
         names: file names, relative to ``root``.
@@ -39,7 +39,7 @@ def fingerprint_files(names: Iterable[str], root: str | Path = '') -> dict[str, 
 
 
 def claim_folder(folder: Path, inputs: Mapping[str, Any], suffix: str) -> None:
-    """Note in a folder what its files are made of, before the first one is written.
+    """Record in a folder what its files are made of, before the first one is written.
 
     Args:
         folder: made when absent.
@@ -47,7 +47,7 @@ def claim_folder(folder: Path, inputs: Mapping[str, Any], suffix: str) -> None:
         suffix: of the files that are to be written.
 
     Raises:
-        UserError: the folder has such files, made of other inputs or of nobody knows what.
+        UserError: the folder has such files, made of other or of unknown inputs.
     """
     note = folder / NOTE
     text = json.dumps(inputs, indent=1) + '\n'
@@ -63,7 +63,7 @@ def claim_folder(folder: Path, inputs: Mapping[str, Any], suffix: str) -> None:
 
 
 def refuse_changes(folder: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Raise UserError naming every input in which what is in a folder differs from what is to be written."""
+    """Raise UserError naming every input in which a folder's content differs from what is to be written."""
     changed = [f'  {line}' for line in differences(before, after)]
     if changed:
         raise UserError(
@@ -73,7 +73,7 @@ def refuse_changes(folder: Path, before: Mapping[str, Any], after: Mapping[str, 
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], path: str = '') -> Iterator[str]:
-    """Every value that is another one, in nested settings by its own name."""
+    """Yield every value that differs, in nested settings by its own name."""
     for name in dict.fromkeys([*before, *after]):
         old, new = before.get(name), after.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):

@@ -1,4 +1,4 @@
-"""Check every byte of a label store, and that what it says can be true."""
+"""Check every byte of a label store, and that its content is possible."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def image_faults(folder: str | Path, images: Mapping[str, Path]) -> list[str]:
 
 
 def record_faults(store: LabelStore, index: int) -> Iterator[str]:
-    """What cannot be true of one image's record."""
+    """Yield what is impossible in one image's record."""
     stored = store.read(index)
     height, width = store.image_size(index)
     outside = boxes_outside(stored.boxes, (height, width))
@@ -76,7 +76,7 @@ def record_faults(store: LabelStore, index: int) -> Iterator[str]:
 
 
 def boxes_outside(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Which boxes (M, 4) are empty or leave an image of ``size`` (H, W): (M,) bool.
+    """Return which boxes (M, 4) are empty or leave an image of ``size`` (H, W): (M,) bool.
 
     Released files may hold fractions as half floats, which move an edge by up to a pixel in 512; Pillow fills what lies
     outside with black, and so does training. That much is allowed.
@@ -86,7 +86,7 @@ def boxes_outside(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def label_faults(labels: np.ndarray, label_type: str, classes: int) -> Iterator[str]:
-    """What cannot be true of stored labels (M, *label_shape)."""
+    """Yield what is impossible in stored labels (M, *label_shape)."""
     ids, values = labels[..., None], labels  # hard, dense
     if label_type == 'ori':
         ids = np.zeros((len(labels), 1))

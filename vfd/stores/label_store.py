@@ -59,7 +59,7 @@ class StoredCrops:
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """What a store holds of one image.
+    """One image of a store.
 
     Attributes:
         name: file name relative to the data set.
@@ -80,7 +80,7 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class LabelForm:
-    """How the labels of a store look.
+    """Format of the labels of a store.
 
     Attributes:
         label_type: name of the label type.
@@ -101,7 +101,7 @@ class LabelForm:
     calibrated: bool = False
 
     def fields(self) -> Fields:
-        """Fields of a record."""
+        """Return the fields of a record."""
         dense = self.label_type == 'ori'
         named = self.shape[1:]  # () or (k,)
         fields: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -117,7 +117,7 @@ class LabelForm:
         return fields | {'size': ('uint32', (2,)), 'file': ('uint64', (2,)), 'truth': ('int32', ())}
 
     def pack(self, image: LabelledImage) -> dict[str, np.ndarray]:
-        """One image as a record; float16 stores round its values.
+        """Pack one image into a record; float16 stores round its values.
 
         Raises:
             BadDataError: a side of the image does not fit the boxes.
@@ -154,7 +154,7 @@ class LabelStoreWriter:
     Args:
         folder: of the store, made when absent.
         form: of the labels.
-        origin: plain values that say where the labels come from; a store that was begun with others is refused.
+        origin: plain values that identify the source of the labels; a store that was begun with others is refused.
         rank: which shard this process writes.
         world_size: number of shards.
 
@@ -206,7 +206,7 @@ class LabelStoreWriter:
 
 
 def written_files(folder: str | Path) -> dict[str, tuple[int, int]]:
-    """Images that a store holds by now, finished or not: name -> (bytes, CRC-32) of the image file."""
+    """Return the images in a store, finished or not: name -> (bytes, CRC-32) of the image file."""
     folder = Path(folder)
     if not (folder / 'meta.json').exists():
         return {}
@@ -290,7 +290,7 @@ class LabelStore:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """Where the labels come from, as the writer was told."""
+        """Where the labels come from, as given to the writer."""
         own = ('kind', 'label_type', 'label_shape', 'classes')
         return {name: value for name, value in self._store.fingerprint.items() if name not in own}
 
@@ -306,10 +306,10 @@ class LabelStore:
         return name in self._store
 
     def __reduce__(self) -> tuple[type[LabelStore], tuple[Path]]:
-        return LabelStore, (self.folder,)  # a worker process maps the files anew
+        return LabelStore, (self.folder,)  # a worker process maps the files again
 
     def index_of(self, name: str) -> int:
-        """Number of an image.
+        """Return the number of an image.
 
         Raises:
             UserError: the store has no such image.
@@ -324,16 +324,16 @@ class LabelStore:
             ) from None
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """(H, W) of image ``index`` in pixels."""
+        """Return (H, W) of image ``index`` in pixels."""
         height, width = self._field('size', index)
         return int(height), int(width)
 
     def ground_truth(self, index: int) -> int:
-        """Class of image ``index``, -1 where it is not known."""
+        """Return the class of image ``index``, -1 where it is not known."""
         return int(self._field('truth', index))
 
     def file(self, index: int) -> tuple[int, int]:
-        """Size in bytes and CRC-32 of the image's file; (0, 0) where they are not known."""
+        """Return the size in bytes and CRC-32 of the image's file; (0, 0) where they are not known."""
         size, crc = self._field('file', index)
         return int(size), int(crc)
 
@@ -347,12 +347,12 @@ class LabelStore:
         if size and (len(content) != size or zlib.crc32(content) != crc):
             raise UserError(
                 f'{self.names[index]} changed after it was labelled: {len(content)} bytes, CRC-32 '
-                f'{zlib.crc32(content):08x}; {self.folder} (record {index}) knows {size} bytes, {crc:08x}. Restore the '
+                f'{zlib.crc32(content):08x}; {self.folder} (record {index}) has {size} bytes, {crc:08x}. Restore the '
                 'file, or label the images anew.'
             )
 
     def read(self, index: int, rows: np.ndarray | list[int] | None = None) -> StoredCrops:
-        """Crops of an image.
+        """Read crops of an image.
 
         Args:
             index: number of the image.
@@ -367,20 +367,20 @@ class LabelStore:
             boxes = boxes[which].astype(np.int64)
         except IndexError:
             raise UserError(
-                f'{self.folder}: record {index} ({self.names[index]}) has crops 0 to {self.crops - 1}, asked for '
+                f'{self.folder}: record {index} ({self.names[index]}) has crops 0 to {self.crops - 1}, requested '
                 f'were {rows}'
             ) from None
         flip = np.unpackbits(self._field('flips', index), count=self.crops).view(bool)[which]
         return StoredCrops(boxes, flip, self._labels(index, which))
 
     def kept(self, index: int) -> np.ndarray:
-        """Rows of an image that calibration kept, int64, rising; all rows where none is baked."""
+        """Return the rows of an image that calibration kept, int64, rising; all rows where none is baked."""
         if not self.calibrated:
             return np.arange(self.crops)
         return np.flatnonzero(self._field('category', index))
 
     def image(self, index: int) -> LabelledImage:
-        """All that the store holds of an image."""
+        """Return everything that the store holds of an image."""
         category = np.array(self._field('category', index)) if self.calibrated else None
         return LabelledImage(
             self.names[index],

@@ -1,4 +1,4 @@
-"""What a store looks like on disk.
+"""The layout of a store on disk.
 
 A store is a folder of records, each with a string key::
 
@@ -75,7 +75,7 @@ class StoreMeta:
         return np.dtype(columns)
 
     def files(self) -> dict[str, np.dtype]:
-        """Data files of a shard: suffix -> dtype of a fixed-width record or of a row."""
+        """Return the data files of a shard: suffix -> dtype of a fixed-width record or of a row."""
         rows = {
             f'.{name}.bin': np.dtype((np.dtype(field.dtype).newbyteorder('<'), field.shape))
             for name, field in self.ragged.items()
@@ -83,12 +83,12 @@ class StoreMeta:
         return {'.bin': self.dtype, **rows}
 
     def record_bytes(self, **rows: float) -> int:
-        """Bytes of a record on disk, without its index entry, for a (mean) number of rows of every ragged field."""
+        """Return a record's bytes on disk without its index entry, for a (mean) number of rows of each ragged field."""
         fixed, *widths = (dtype.itemsize for dtype in self.files().values())
         return round(fixed + sum(width * rows[name] for name, width in zip(self.ragged, widths, strict=True)))
 
     def to_json(self) -> str:
-        """Readable text, equal for equal content."""
+        """Return readable text, equal for equal content."""
         content = {
             'format': RAGGED_FORMAT if self.ragged else FORMAT,
             'fields': {
@@ -123,7 +123,7 @@ class StoreMeta:
 
 
 def _field(dtype: str, shape: Iterable[int], kind: str | None = None) -> Field:
-    """A field as ``meta.json`` describes it."""
+    """Parse a field of ``meta.json``."""
     if kind not in (None, 'ragged'):
         raise ValueError(f'a field is {kind!r}')
     return RaggedField(dtype, tuple(shape)) if kind else (dtype, tuple(shape))
@@ -144,19 +144,19 @@ class Block:
         return np.array([len(self.keys), *self.rows.values()], np.int64)
 
     def to_line(self) -> bytes:
-        """The index line, with its line end."""
+        """Return the index line, with its line end."""
         content = {'keys': self.keys, 'crc32': self.crc32, 'sha256': self.sha256}
         if self.rows:
             content['rows'] = self.rows
         return json.dumps(content, separators=(',', ':')).encode() + b'\n'
 
     def matches(self, chunks: Iterable[bytes]) -> bool:
-        """Whether ``chunks``, one a data file, are the bytes of this block."""
+        """Return whether ``chunks``, one a data file, are the bytes of this block."""
         return chunks_sha256(chunks) == self.sha256
 
 
 def chunks_sha256(chunks: Iterable[bytes]) -> str:
-    """Digest of what a block has in its data files, one after the other."""
+    """Return the digest of a block's data, file after file."""
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)
@@ -164,17 +164,17 @@ def chunks_sha256(chunks: Iterable[bytes]) -> str:
 
 
 def record_crc(key: str, data: bytes) -> int:
-    """CRC-32 over a record's key and bytes."""
+    """Compute the CRC-32 over a record's key and bytes."""
     return zlib.crc32(data, zlib.crc32(key.encode(errors='surrogateescape')))
 
 
 def end_line(records: int) -> bytes:
-    """The index line that marks a finished shard."""
+    """Return the index line that marks a finished shard."""
     return b'{"end":%d}\n' % records
 
 
 def parse_index_line(line: bytes, meta: StoreMeta) -> Block | int:
-    """A block, or the number of records when ``line`` is the end mark; ValueError when it is neither."""
+    """Parse a block, or the number of records when ``line`` is the end mark; ValueError when it is neither."""
     content = json.loads(line)
     if not isinstance(content, dict):
         raise ValueError('not an index line')
@@ -189,7 +189,7 @@ def parse_index_line(line: bytes, meta: StoreMeta) -> Block | int:
 
 
 def read_index(folder: Path, name: str, meta: StoreMeta) -> tuple[list[str], list[Block]]:
-    """The keys and blocks of a finished data file.
+    """Read the keys and blocks of a finished data file.
 
     Raises:
         UnfinishedStoreError: the shard is absent or has no end mark.
@@ -240,17 +240,17 @@ def read_index(folder: Path, name: str, meta: StoreMeta) -> tuple[list[str], lis
 
 
 def shard_name(rank: int, world_size: int) -> str:
-    """File name of a shard, without suffix."""
+    """Return the file name of a shard, without suffix."""
     return f'shard-{rank:05d}-of-{world_size:05d}'
 
 
 def is_merged(folder: Path) -> bool:
-    """Whether the shards were merged; the index is written last, so it is the sign."""
+    """Return whether the shards were merged; the index is written last, so it is the sign."""
     return (folder / 'merged.jsonl').exists()
 
 
 def data_names(folder: Path, meta: StoreMeta) -> list[str]:
-    """Names (without suffix) of the data files that make up the store, in rank order."""
+    """Return the names (without suffix) of the data files that make up the store, in rank order."""
     return (
         ['merged'] if is_merged(folder) else [shard_name(r, meta.world_size) for r in range(meta.world_size)]
     )

@@ -1,4 +1,4 @@
-"""What an offline step tells its user: a plan before it starts, a bar while it runs."""
+"""Output of an offline step for the user: a plan before it starts, a bar while it runs."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Progress:
 
 
 def readable_bytes(count: float) -> str:
-    """``1536`` -> ``'1.5 KiB'``."""
+    """Format ``1536`` as ``'1.5 KiB'``."""
     for unit in ('B', 'KiB', 'MiB', 'GiB'):
         if count < 1024:
             return f'{count:.0f} {unit}' if unit == 'B' else f'{count:.1f} {unit}'
@@ -114,7 +114,7 @@ def readable_bytes(count: float) -> str:
 
 
 def readable_seconds(seconds: float) -> str:
-    """``3725`` -> ``'1 h 02 min'``."""
+    """Format ``3725`` as ``'1 h 02 min'``."""
     if seconds < 60:
         return f'{seconds:.0f} s'
     minutes = round(seconds / 60)

@@ -46,11 +46,11 @@ class Ragged(Generic[Array]):
             )
 
     def __len__(self) -> int:
-        """Number of samples B."""
+        """Return the number of samples B."""
         return len(self.counts)
 
     def split(self) -> list[Array]:
-        """Rows of each sample: B views (counts[i], *shape) of ``values``."""
+        """Split into the rows of each sample: B views (counts[i], *shape) of ``values``."""
         parts, first = [], 0
         for count in self.counts.tolist():
             parts.append(self.values[first : first + count])

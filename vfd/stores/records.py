@@ -31,7 +31,7 @@ class Records:
         return len(self.fixed)
 
     def part(self, first: int, last: int) -> Records:
-        """Records ``first`` to ``last - 1``, as views."""
+        """Return records ``first`` to ``last - 1``, as views."""
         rows = {}
         for name, values in self.rows.items():
             counts = self.fixed[name][:last]
@@ -40,7 +40,7 @@ class Records:
         return Records(self.fixed[first:last], rows)
 
     def each(self) -> Iterator[bytes]:
-        """The bytes of every record: its fixed part, then its rows of every ragged field."""
+        """Yield the bytes of every record: its fixed part, then its rows of every ragged field."""
         if not self.rows:
             yield from (record.tobytes() for record in self.fixed)
             return
@@ -51,13 +51,13 @@ class Records:
             yield b''.join([record.tobytes(), *(rows[begin:end].tobytes() for rows, (begin, end) in values)])
 
     def block(self, keys: Sequence[str]) -> Block:
-        """The index entry of these records."""
+        """Return the index entry of these records."""
         crcs = [record_crc(key, record) for key, record in zip(keys, self.each(), strict=True)]
         rows = {name: len(values) for name, values in self.rows.items()}
         return Block(list(keys), crcs, chunks_sha256(self.chunks()), rows)
 
     def chunks(self) -> list[bytes]:
-        """What goes into each data file, in the order of ``StoreMeta.files``."""
+        """Return the content for each data file, in the order of ``StoreMeta.files``."""
         return [self.fixed.tobytes(), *(values.tobytes() for values in self.rows.values())]
 
     @classmethod
@@ -70,7 +70,7 @@ class Records:
 
     @classmethod
     def join(cls, parts: Sequence[Records]) -> Records:
-        """One after the other."""
+        """Join records, one after the other."""
         if len(parts) == 1:
             return parts[0]
         rows = {name: np.concatenate([part.rows[name] for part in parts]) for name in parts[0].rows}
@@ -78,7 +78,7 @@ class Records:
 
 
 def pack_records(number: int, arrays: Mapping[str, Any], meta: StoreMeta) -> Records:
-    """Records of arrays, cast to the dtypes of the fields.
+    """Pack arrays into records, cast to the dtypes of the fields.
 
     Args:
         number: N.

@@ -1,4 +1,4 @@
-"""The key of a training sample: under it stores keep its records, and reports name it."""
+"""The key of a training sample, used by stores and in reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATHS = ('img_path', 'path')
 
 
 def sample_key(sample: Any, root: str | PurePath = '') -> str:
-    """Give the key of a sample: its own, else its path relative to the root.
+    """Return the key of a sample: its own, else its path relative to the root.
 
     Symbolic links are not resolved: the key is what the data set calls the file, wherever that lies.
 
@@ -36,7 +36,7 @@ def sample_key(sample: Any, root: str | PurePath = '') -> str:
 
 
 def find_key(sample: Any, root: str | PurePath = '') -> str | None:
-    """Give the key of a sample as :func:`sample_key` does, None for one without."""
+    """Return the key of a sample as :func:`sample_key` does, None for one without."""
     if not isinstance(sample, Mapping) and not hasattr(sample, 'get'):
         return None
     if (own := sample.get(OWN)) is not None:
@@ -46,7 +46,7 @@ def find_key(sample: Any, root: str | PurePath = '') -> str | None:
 
 
 def relative_key(path: str, root: str | PurePath) -> str:
-    """Give a path relative to ``root``, by its name alone; ``path`` itself where it lies elsewhere."""
+    """Return a path relative to ``root``, by its name alone; ``path`` itself where it lies elsewhere."""
     if not str(root):
         return path
     inside, above = _absolute(path), _absolute(str(root)).rstrip('/') + '/'
@@ -54,14 +54,14 @@ def relative_key(path: str, root: str | PurePath) -> str:
 
 
 def _absolute(path: str) -> str:
-    """Without ``..`` and relative to nothing; addresses such as ``s3://bucket/a`` are absolute."""
+    """Return an absolute path without ``..``; addresses such as ``s3://bucket/a`` are absolute."""
     if '://' in path:
         return path
     return os.path.abspath(path).replace(os.sep, '/')  # noqa: PTH100  (resolve() would follow links)
 
 
 def common_folder(paths: list[str]) -> str:
-    """Give the folder in which all files lie, by their names alone; empty for none, and for addresses."""
+    """Return the folder in which all files lie, by their names alone; empty for none, and for addresses."""
     if not paths or any('://' in path for path in paths):
         return ''
     return os.path.commonpath([PurePath(_absolute(path)).parent for path in paths])

@@ -70,7 +70,7 @@ class Store:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What the records were computed from, as the writer was told."""
+        """What the records were computed from, as given to the writer."""
         return self.meta.fingerprint
 
     @property
@@ -88,14 +88,14 @@ class Store:
         return key in self._row
 
     def __getitem__(self, key: str) -> dict[str, np.ndarray]:
-        """One record, as copies, (n, *shape) of a ragged field; KeyError when there is none of that key."""
+        """Return one record, as copies, (n, *shape) of a ragged field; KeyError when there is none of that key."""
         return {
             name: values.values if isinstance(values, Ragged) else values[0]
             for name, values in self.read([key]).items()
         }
 
     def read(self, keys: Sequence[str]) -> dict[str, Any]:
-        """Records of ``keys`` (N), in that order: field -> array (N, *shape), or a ``Ragged`` of N records.
+        """Read records of ``keys`` (N), in that order: field -> array (N, *shape), or a ``Ragged`` of N records.
 
         KeyError names an absent key.
         """
@@ -120,7 +120,7 @@ class Store:
         }
 
     def row(self, key: str) -> int:
-        """Position of a record in ``keys``; KeyError when there is none of that key."""
+        """Return the position of a record in ``keys``; KeyError when there is none of that key."""
         return self._row[key]
 
     def check(self, row: int) -> None:
@@ -142,11 +142,11 @@ class Store:
         self._checked[row] = 1
 
     def parts(self) -> list[tuple[int, np.ndarray]]:
-        """The fixed-width files, memory-mapped and not checked: (position of the first record, structured array)."""
+        """Return the fixed-width files, memory-mapped, unchecked: (position of the first record, structured array)."""
         return [(int(first), part.fixed) for first, part in zip(self._first, self._parts, strict=False)]
 
     def array(self, field: str) -> Any:
-        """One field of all records, memory-mapped and not checked, in the order of ``keys``.
+        """Return one field of all records, memory-mapped and not checked, in the order of ``keys``.
 
         Returns:
             Array (len(self), *shape), or a ``Ragged`` of all records whose ``values`` are memory-mapped.
@@ -164,11 +164,11 @@ class Store:
         return part.fixed[field]
 
     def _part(self, row: int) -> int:
-        """The shard that has a record."""
+        """Return the shard that has a record."""
         return int(np.searchsorted(self._first, row, side='right')) - 1
 
     def _record(self, row: int) -> Records:
-        """One record, memory-mapped."""
+        """Return one record, memory-mapped."""
         part = self._part(row)
         local = int(row - self._first[part])
         records = self._parts[part]

@@ -1,4 +1,4 @@
-"""Append records to one shard of a store; a killed writer goes on where it stopped."""
+"""Append records to one shard of a store; a killed writer resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ class StoreWriter:
             file.seek(size)
 
     def _parse(self, line: bytes) -> Block | int | None:
-        """A block, the end mark, or None when the line is not complete."""
+        """Parse a block or the end mark; None when the line is not complete."""
         try:
             return parse_index_line(line, self.meta) if line.endswith(b'\n') else None
         except ValueError:
@@ -227,7 +227,7 @@ class StoreWriter:
 
 
 def _normalised(field: Field) -> Field:
-    """A field with numpy's name of the dtype."""
+    """Return a field with numpy's name of the dtype."""
     dtype, shape = np.dtype(field[0]).name, tuple(field[1])
     return RaggedField(dtype, shape) if isinstance(field, RaggedField) else (dtype, shape)
 
@@ -250,7 +250,7 @@ def _sync(file: BinaryIO) -> None:
 
 
 def _inputs(meta: StoreMeta) -> dict[str, Any]:
-    """All in which a store on disk may differ from what is to be written."""
+    """Return everything in which a store on disk may differ from what is to be written."""
     return {
         'fields': meta.fields,
         'shards': meta.world_size,

@@ -1,4 +1,4 @@
-"""Students: features of any network that learns, at the taps that teachers have."""
+"""Students: features of any network in training, at the taps of the teachers."""
 
 from .classes import check_same_classes, num_classes
 from .labels import classifier_loss, labels_of

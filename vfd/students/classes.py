@@ -12,10 +12,10 @@ from vfd.errors import UserError
 def num_classes(student: nn.Module) -> int | None:
     """Return the width of a classifier's logits, or the classes of a segmentor's maps; None where it has none."""
     for part in ('decode_head', 'head', 'model'):
-        owner: Any = getattr(student, part, None)
+        module: Any = getattr(student, part, None)
         for name in ('out_channels', 'num_classes') if part == 'decode_head' else ('num_classes',):
-            if isinstance(getattr(owner, name, None), int):
-                return getattr(owner, name)
+            if isinstance(getattr(module, name, None), int):
+                return getattr(module, name)
     own = getattr(student, 'num_classes', None)
     return own if isinstance(own, int) else None
 

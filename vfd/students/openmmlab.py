@@ -11,22 +11,22 @@ from .numbers import pick
 
 
 def is_classifier(student: nn.Module) -> bool:
-    """Whether it is mmpretrain's ``ImageClassifier`` or a child of it."""
+    """Return whether the network is mmpretrain's ``ImageClassifier`` or a child of it."""
     return _is_a(student, 'mmpretrain', 'ImageClassifier')
 
 
 def is_detector(student: nn.Module) -> bool:
-    """Whether it is a detector of mmdet."""
+    """Return whether the network is a detector of mmdet."""
     return _is_a(student, 'mmdet', 'BaseDetector')
 
 
 def is_segmentor(student: nn.Module) -> bool:
-    """Whether it is a segmentor of mmseg."""
+    """Return whether the network is a segmentor of mmseg."""
     return _is_a(student, 'mmseg', 'BaseSegmentor')
 
 
 def is_backbone(student: nn.Module) -> bool:
-    """Whether it may be a backbone, or a classifier of another kind: any other module of mmengine."""
+    """Return whether the network may be a backbone, or another kind of classifier: any other module of mmengine."""
     return _is_a(student, 'mmengine', 'BaseModule')
 
 
@@ -74,7 +74,7 @@ def backbone_taps(student: nn.Module, inputs: Tensor, taps: Sequence[str]) -> di
 
 
 def _is_a(module: nn.Module, package: str, name: str) -> bool:
-    """Whether a module is of a class, told by names, so that the package need not be there."""
+    """Return whether a module is of a class, by names, so that the package need not be installed."""
     return any(
         kind.__name__ == name and kind.__module__.split('.')[0] == package for kind in type(module).__mro__
     )

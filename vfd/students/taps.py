@@ -18,7 +18,7 @@ tap                   shape                                      networks
 ``seg_logits``        (B, C, h, w)                               segmentors of mmseg with one decode head
 ====================  =========================================  ==============================================
 
-A network of your own answers for itself with a method ``forward_taps(inputs, taps) -> {tap: tensor}``.
+A network of your own needs a method ``forward_taps(inputs, taps) -> {tap: tensor}``.
 """
 
 from __future__ import annotations

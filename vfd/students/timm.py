@@ -18,7 +18,7 @@ def timm_network(student: nn.Module) -> Any:
 
 
 def is_timm(student: nn.Module) -> bool:
-    """Whether a network answers to timm's protocol."""
+    """Return whether a network implements timm's protocol."""
     network = timm_network(student)
     return hasattr(network, 'forward_features') and hasattr(network, 'forward_head')
 
@@ -50,12 +50,12 @@ def timm_taps(student: nn.Module, inputs: Tensor, taps: Sequence[str]) -> dict[s
 
 
 def _stage_count(network: Any) -> int:
-    """How many maps ``forward_intermediates`` can give."""
+    """Return how many maps ``forward_intermediates`` can output."""
     if hasattr(network, 'blocks') and hasattr(network, '_pos_embed'):
         return len(network.blocks)  # a plain transformer: one a block
     return len(network.feature_info)
 
 
 def _tokens(map_: Tensor, prefix: Tensor) -> Tensor:
-    """A map (B, D, H, W) and prefix tokens (B, P, D) as tokens (B, P + H*W, D)."""
+    """Join a map (B, D, H, W) and prefix tokens (B, P, D) into tokens (B, P + H*W, D)."""
     return torch.cat([prefix, map_.flatten(2).transpose(1, 2)], dim=1)

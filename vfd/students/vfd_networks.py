@@ -12,7 +12,7 @@ from .numbers import numbered
 
 
 def is_masked_vit(student: nn.Module) -> bool:
-    """Whether it is the encoder of a masked autoencoder."""
+    """Return whether the network is the encoder of a masked autoencoder."""
     return isinstance(student, MaskedViT)
 
 
@@ -27,7 +27,7 @@ def masked_vit_taps(student: MaskedViT, inputs: Tensor, taps: Sequence[str]) -> 
 
 
 def is_register_backbone(student: nn.Module) -> bool:
-    """Whether it is a transformer with registers."""
+    """Return whether the network is a transformer with registers."""
     return isinstance(student, RegisterBackbone)
 
 

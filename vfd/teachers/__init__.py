@@ -1,4 +1,4 @@
-"""Teachers: frozen networks that answer at named taps, live or from a store."""
+"""Teachers: frozen networks and their features at named taps, computed or from a store."""
 
 from .card import TeacherCard
 from .normalization import Normalization

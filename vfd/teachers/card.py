@@ -1,4 +1,4 @@
-"""What is known about a teacher's weights since they were made: travels in the metadata of the weight file."""
+"""Metadata of a teacher's weights, in the weight file."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ KEY = 'vfd_teacher'
 
 @dataclass(frozen=True)
 class TeacherCard:
-    """How a teacher has to be run to be as good as it was when it was measured.
+    """Settings of a teacher under which its accuracy was measured.
 
     Attributes:
         source: options of the source without which the file does not load, such as ``num_classes``.
-        input_size: side in pixels of the images that it saw.
+        input_size: side in pixels of its images.
         bn: ``eval`` or ``train``, see :class:`vfd.Teacher`.
         normalization: of these images.
         classes: names, in the order of the logits.
@@ -37,7 +37,7 @@ class TeacherCard:
     held_out: int | None = None
 
     def metadata(self) -> dict[str, str]:
-        """Entries for the metadata of a safetensors file, or for ``meta`` of a torch file."""
+        """Return entries for the metadata of a safetensors file, or for ``meta`` of a torch file."""
         return {KEY: json.dumps({name: value for name, value in asdict(self).items() if value is not None})}
 
     @classmethod
@@ -68,7 +68,7 @@ class TeacherCard:
             ) from None
 
     def summary(self) -> dict[str, str]:
-        """Rows for the dry run."""
+        """Return rows for the dry run."""
         if self.accuracy is None:
             return {}
         return {

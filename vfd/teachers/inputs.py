@@ -15,7 +15,7 @@ from torch import Tensor
 from vfd.errors import UserError, did_you_mean
 
 INPUTS = {
-    'ids_keep': '(B, K) whole numbers, the patches that a transformer sees; they are gathered before the blocks',
+    'ids_keep': '(B, K) whole numbers, the visible patches of a transformer; they are gathered before the blocks',
     'boxes': 'for each image (n, 4) floating, corners (x1, y1, x2, y2) in pixels of the batch',
     'prompt': '(B, 1, H, W) floating, a sparse map such as metric depth, 0 where nothing is known',
     'seed': '(B, S) whole numbers, seeds of what the teacher draws for each image',
@@ -23,7 +23,7 @@ INPUTS = {
 
 
 def check_inputs(inputs: dict[str, Any], reads: Set[str], name: str, images: Tensor) -> dict[str, Any]:
-    """Drop inputs that are None; refuse those that a teacher does not read, and those of a wrong shape.
+    """Drop inputs that are None; raise for those that a teacher does not read, and for wrong shapes.
 
     Args:
         inputs: by name.
@@ -51,7 +51,7 @@ def check_inputs(inputs: dict[str, Any], reads: Set[str], name: str, images: Ten
 
 
 def resize_inputs(inputs: dict[str, Any], old: tuple[int, int], new: tuple[int, int]) -> dict[str, Any]:
-    """Do to the inputs what resizing did to their images.
+    """Transform the inputs as resizing transformed their images.
 
     Boxes are scaled. A prompt is resized to the nearest pixel, because a mean with unknown pixels means nothing. Patch
     numbers count patches of the resized images already.

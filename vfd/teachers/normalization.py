@@ -14,7 +14,7 @@ from vfd.errors import UserError
 
 @dataclass(frozen=True)
 class Normalization:
-    """What a network was trained on: ``(pixel - mean) / std`` a channel, pixels in 0..255.
+    """Normalisation that a network was trained with: ``(pixel - mean) / std`` a channel, pixels in 0..255.
 
     Attributes:
         mean: three channel means, in the channel order that ``rgb`` names.
@@ -28,14 +28,14 @@ class Normalization:
 
     @classmethod
     def from_unit(cls, mean: Sequence[float], std: Sequence[float]) -> Normalization:
-        """From the timm and open_clip convention: RGB pixels in 0..1."""
+        """Convert from the timm and open_clip convention: RGB pixels in 0..1."""
         return cls(_triple([255.0 * m for m in mean]), _triple([255.0 * s for s in std]))
 
     @classmethod
     def of_preprocessor(cls, preprocessor: nn.Module) -> Normalization | None:
-        """Read what a data preprocessor makes of the BGR images that the loaders give.
+        """Read how a data preprocessor normalises the loaders' BGR images.
 
-        A preprocessor may say so itself with an attribute ``normalization``: one of these, or None where what it makes
+        A preprocessor may declare it with an attribute ``normalization``: one of these, or None where what it makes
         is no normalised image. Otherwise those of images are understood: ``ImgDataPreprocessor`` and its children in
         mmdet, mmseg and mmpretrain, and ``ClsDataPreprocessor`` and others with ``to_rgb``. mmengine's plain
         ``BaseDataPreprocessor`` leaves the pixels as they are.
@@ -72,7 +72,7 @@ class Normalization:
         return known
 
     def convert(self, images: Tensor, target: Normalization) -> Tensor:
-        """Images normalised this way, normalised as ``target`` wants them.
+        """Re-normalise images from this normalisation to ``target``.
 
         Args:
             images: (B, 3, H, W).
@@ -96,7 +96,7 @@ class Normalization:
 
 
 def _triple(values: Sequence[float]) -> tuple[float, float, float]:
-    """Three channels, also from the one value that grey preprocessors give.
+    """Return three channels, also from a grey preprocessor's one value.
 
     Preprocessors keep float32; seven digits give back the decimal that was written, so that equal settings are equal.
     """

@@ -1,4 +1,4 @@
-"""Student and teacher that look at the same patches of the same images."""
+"""Student and teacher on the same patches of the same images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vfd.errors import UserError
 
 
 def check_same_patches(method: str, student: Any, teacher: Any) -> None:
-    """Raise unless a choice of patches means the same to both networks.
+    """Raise unless a choice of patches means the same in both networks.
 
     Args:
         method: name for the message.
@@ -28,7 +28,7 @@ def check_same_patches(method: str, student: Any, teacher: Any) -> None:
         )
     if teacher_patches != student_patches:
         raise UserError(
-            f'{method}: the student sees {student_patches} patches, the teacher {source.name} {teacher_patches}. '
+            f'{method}: the student has {student_patches} patches, the teacher {source.name} {teacher_patches}. '
             'Both need the same img_size and patch_size (or sizes with the same grid).'
         )
     prefix = source.network.num_prefix_tokens

@@ -16,7 +16,7 @@ _NOT_OPTIONS = ('taps', 'pretrained')  # the fingerprint has them under names of
 
 
 def source_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Every option with which a source is built, those at their defaults included.
+    """Return every option with which a source is built, defaults included.
 
     They come from the signature of the class, so that an option which a source gains later, or a source of your own,
     needs nothing more to be in the fingerprint.
@@ -25,7 +25,7 @@ def source_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         config: of the source, with ``type``; checked when the source was built.
 
     Returns:
-        Option -> plain value, by name. Keyword arguments that a source hands on (``**kwargs``) are one value.
+        Option -> plain value, by name. Keyword arguments that a source passes on (``**kwargs``) are one value.
     """
     options = {name: value for name, value in config.items() if name != 'type'}
     kind = config['type'] if not isinstance(config['type'], str) else MODELS.get(config['type'])
@@ -36,7 +36,7 @@ def source_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """JSON's types for anything that a config may hold; equal values give equal ones, in every process."""
+    """Convert anything that a config may hold to JSON's types; equal values give equal ones, in every process."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):

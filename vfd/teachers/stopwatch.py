@@ -11,7 +11,7 @@ import torch
 
 
 class Stopwatch:
-    """Adds up the time of the blocks run under it; on CUDA with events that are read once they are over."""
+    """Sum of the time of the blocks run under it; on CUDA with events that are read once they are over."""
 
     def __init__(self) -> None:
         self._seconds = 0.0

@@ -1,4 +1,4 @@
-"""A teacher whose answers were computed once and are read from a store."""
+"""A teacher whose features were computed once and are read from a store."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from .stopwatch import Stopwatch
 
 @MODELS.register_module()
 class StoredTeacher:
-    """Answers from a :class:`vfd.stores.Store` with one record a sample, found by its key.
+    """Features from a :class:`vfd.stores.Store` with one record a sample, found by its key.
 
     The key is the sample's own ``sample_key``, else its path relative to ``data_root``; symbolic links are not resolved
     (:mod:`vfd.stores.sample_key`).
 
-    Stored answers belong to the whole, unaugmented image. A student that sees a random crop of it is pulled to the
-    answer for the whole: right for weak augmentation, wrong for strong crops (use the live teacher there).
+    Stored features belong to the whole, unaugmented image, also where the student gets a random crop of it: right for
+    weak augmentation, wrong for strong crops (use :class:`vfd.Teacher` there).
 
     Args:
         store: folder of the store.
@@ -63,17 +63,17 @@ class StoredTeacher:
         return self._watch.seconds
 
     def bind(self, preprocessor: nn.Module) -> None:
-        """Nothing to do: the answers are there already."""
+        """Do nothing: the features are stored already."""
 
     def train(self) -> StoredTeacher:
-        """Nothing to do: there is no network."""
+        """Do nothing: there is no network."""
         return self
 
     def apply_to_tensors(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Nothing to move: records go to the device of the batch."""
+        """Do nothing: records go to the device of the batch."""
 
     def set_bn(self, mode: Literal['eval', 'train'] | None) -> None:
-        """Nothing to choose: there is no network."""
+        """Do nothing: there is no network."""
         assert mode in (None, 'eval'), mode
 
     def __call__(
@@ -84,7 +84,7 @@ class StoredTeacher:
         Args:
             images: (B, 3, H, W), or whatever else the inputs of the student are; only their device matters.
             data_samples: B samples with ``img_path`` or a ``sample_key``.
-            **inputs: must be None: stored answers cannot be narrowed to patches or boxes.
+            **inputs: must be None: stored features cannot be narrowed to patches or boxes.
 
         Returns:
             One float32 tensor (B, ...) a tap, or a :class:`vfd.stores.Ragged` of one.
@@ -118,7 +118,7 @@ class StoredTeacher:
         )
 
     def fingerprint(self) -> dict[str, Any]:
-        """Which answers these are, in plain types."""
+        """Return what identifies the stored features, in plain types."""
         return {
             'source': f'store:{self.path.name}',
             'taps': list(self.taps),
@@ -126,20 +126,20 @@ class StoredTeacher:
         }
 
     def summary(self) -> dict[str, str]:
-        """The rows that the dry run prints."""
+        """Return the rows that the dry run prints."""
         return {
-            'teacher': f'stored answers, {len(self._store)} images',
+            'teacher': f'stored features, {len(self._store)} images',
             'teacher checkpoint': str(self.path),
             'taps': ', '.join(f'{tap} {self._store.fields[tap][1]}' for tap in self.taps),
         }
 
     def __deepcopy__(self, memo: dict) -> StoredTeacher:
-        """A copy of the student shares the teacher."""
+        """Return the teacher itself: a copy of the student shares it."""
         return self
 
 
 def _tensors(records: Any, device: Any) -> Tensor | Ragged[Tensor]:
-    """Numpy's records, fixed or ragged, as float32 on a device; counts of rows as they are."""
+    """Return numpy's records, fixed or ragged, as float32 on a device; counts of rows as they are."""
     if isinstance(records, Ragged):
         counts = torch.from_numpy(records.counts).to(device)
         return Ragged(torch.from_numpy(records.values).float().to(device), counts)

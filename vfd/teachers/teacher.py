@@ -1,4 +1,4 @@
-"""The frozen teacher: what a network answers at named taps.
+"""The frozen teacher: the features of a network at named taps.
 
     teacher = Teacher(source=dict(type='vfd.TimmSource', model_name='resnet50'), checkpoint='resnet50.safetensors')
     logits = teacher(images)['logits']
@@ -39,36 +39,36 @@ DTYPES = {
     'bfloat16': torch.bfloat16,
     'float16': torch.float16,
 }  # name -> type of the weights
-Answer = Tensor | Ragged[Tensor]
+Features = Tensor | Ragged[Tensor]
 
 
 @MODELS.register_module()
 class Teacher:
     """A frozen network.
 
-    A file of ``vfd fit-teacher`` says itself how the network was measured (:class:`vfd.teachers.TeacherCard`): input
-    size, batch norm, normalisation, classes. It is run that way where the arguments say nothing else; an argument that
+    A file of ``vfd fit-teacher`` records how the network was measured (:class:`vfd.teachers.TeacherCard`): input
+    size, batch norm, normalisation, classes. These settings apply unless an argument overrides them; an argument that
     contradicts the file wins, with a warning.
 
     Args:
         source: config of the network (:mod:`vfd.teachers.sources`).
         checkpoint: a file; ``'pretrained'`` for the weights that the source's library publishes; ``'random'`` for an
-            untrained network, which is never taken without being asked for.
+            untrained network, which is never a default.
         taps: where features are read, see :mod:`vfd.teachers.sources`.
-        input_size: side length in pixels to which images are resized (bicubic, antialiased) before this network sees
+        input_size: side length in pixels to which images are resized (bicubic, antialiased) before this network gets
             them; None takes the size that the file names, and leaves them as they are where it names none.
         dtype: arithmetic of the network. ``auto`` follows the autocast around the call, as the code of the papers does
             under mixed precision, and is float32 without one. ``float32`` stays out of autocast; ``bfloat16`` and
-            ``float16`` cast the weights. Answers are float32.
+            ``float16`` cast the weights. Outputs are float32.
         bn: ``'eval'`` uses the stored batch-norm statistics; ``'train'`` uses those of the batch and moves the stored
-            ones, as SSLD's teachers did when it was published. Moved statistics are never saved. None takes what the
-            file says, else ``'eval'``.
+            ones, as SSLD's teachers did when it was published. Moved statistics are never saved. None takes the
+            file's value, else ``'eval'``.
         compile: run the network through ``torch.compile``.
         resize_pos_embed: allow a checkpoint whose position embedding has another grid, and interpolate it.
         trust: allow a checkpoint that needs arbitrary code to be unpickled. Only for files of your own.
 
     Attributes:
-        card: what the file says about its weights; empty for other files.
+        card: metadata of the weights in the file; empty for other files.
 
     Raises:
         UserError: the checkpoint lacks tensors, belongs to another model, or a tap does not exist.
@@ -111,13 +111,13 @@ class Teacher:
         self._batch_normalization = self._normalization
         self.set_bn(bn)
         self._constants: dict[str, Tensor] | None = None
-        self._forward_taps: Callable[..., dict[str, Answer]] = (
+        self._forward_taps: Callable[..., dict[str, Features]] = (
             torch.compile(self.source.forward_taps) if compile else self.source.forward_taps
         )
         self._watch = Stopwatch()
 
     def _load(self, file: StateFile | None, resize_pos_embed: bool) -> LoadReport:
-        """Load the weights; every tensor that the taps need, or an error."""
+        """Load every tensor that the taps need; raise an error if one is missing."""
         if file is None:
             names = list(self.network.state_dict())
             loaded = names if self.checkpoint == 'pretrained' else []
@@ -136,7 +136,7 @@ class Teacher:
             raise UserError(f'teacher {self.source.name}: {error}') from None
 
     def _choose(self, name: str, given: Any) -> Any:
-        """An argument that was given, else what the file says."""
+        """Return the given argument, else the file's value."""
         measured = getattr(self.card, name)
         if given is not None and measured is not None and given != measured:
             self._warn(name, given, measured)
@@ -172,12 +172,12 @@ class Teacher:
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """Names of the classes, where the file knows them."""
+        """Names of the classes, where the file has them."""
         return self.card.classes
 
     @property
     def normalization(self) -> Normalization:
-        """What the network was trained on.
+        """Normalisation that the network was trained with.
 
         Raises:
             UserError: its input is no normalised image.
@@ -198,7 +198,7 @@ class Teacher:
 
     @property
     def constants(self) -> dict[str, Tensor]:
-        """What the source computes from its weights alone, by name; anew when the network was moved or cast."""
+        """Tensors from the weights alone, by name; recomputed when the network was moved or cast."""
         if self._constants is None:
             compute = getattr(self.source, 'constants', dict)
             device = next(self.network.parameters()).device
@@ -207,10 +207,10 @@ class Teacher:
         return self._constants
 
     def bind(self, preprocessor: nn.Module) -> None:
-        """Tell which data preprocessor made the batches; they are re-normalised if the network wants other ones.
+        """Set the data preprocessor that made the batches; they are re-normalised if the network needs it.
 
         Raises:
-            UserError: the network wants normalised images, and nobody knows how those of the preprocessor are.
+            UserError: the network needs normalised images, and the normalisation of the preprocessor is not known.
         """
         if self._normalization is None:
             return
@@ -218,7 +218,7 @@ class Teacher:
         if batch is None:
             kind = type(preprocessor).__name__
             raise UserError(
-                f'the teacher {self.source.name} wants images normalised with {self._normalization}, but how '
+                f'the teacher {self.source.name} needs images normalised with {self._normalization}, but how '
                 f'data_preprocessor={kind} normalises is not known. If its images go to the teacher, give {kind} an '
                 'attribute normalization=vfd.teachers.Normalization(mean, std, rgb); if it makes no images, this '
                 'teacher does not fit.'
@@ -232,7 +232,7 @@ class Teacher:
         self.train()
 
     def train(self) -> Teacher:
-        """Put the network into its only mode: eval, but for batch norm when ``bn='train'``."""
+        """Set the network to eval mode, with batch norm in train mode when ``bn='train'``."""
         self.network.eval()
         if self.bn == 'train':
             for module in self.network.modules():
@@ -241,7 +241,7 @@ class Teacher:
         return self
 
     def apply_to_tensors(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Apply ``fn`` to every tensor: how a model that holds the teacher takes it along in ``.to(device)``."""
+        """Apply ``fn`` to every tensor, so that ``.to(device)`` of a model moves its teacher too."""
         self.network._apply(fn)
         self._constants = None
 
@@ -252,7 +252,7 @@ class Teacher:
 
         Args:
             images: (B, 3, H, W) floating, as the bound data preprocessor made them (without one: as the network
-                wants them).
+                needs them).
             data_samples: not used by a live network; :class:`~vfd.teachers.StoredTeacher` reads its keys from them.
             **inputs: further inputs of :data:`vfd.teachers.inputs.INPUTS`, those that the teacher ``reads``; they
                 belong to ``images`` as given and are resized together with them.
@@ -273,21 +273,21 @@ class Teacher:
                 if 'prompt' in inputs:
                     inputs['prompt'] = inputs['prompt'].to(dtype)
             with self._arithmetic(images.device):
-                answers = self.extract(images, **inputs)
-            return {tap: _answer(answers[tap], dtype) for tap in self.taps}
+                features = self.extract(images, **inputs)
+            return {tap: _to_float32(features[tap], dtype) for tap in self.taps}
 
-    def extract(self, images: Tensor, **inputs: Any) -> dict[str, Answer]:
-        """Run the network; what a teacher that does more with it than that overrides.
+    def extract(self, images: Tensor, **inputs: Any) -> dict[str, Features]:
+        """Run the network; subclasses override this.
 
         Args:
-            images: (B, 3, H, W), normalised, of the size and type that the network wants.
+            images: (B, 3, H, W), normalised, of the size and type that the network needs.
             **inputs: checked, and resized with the images.
         """
         constants = {'constants': self.constants} if hasattr(self.source, 'constants') else {}
         return self._forward_taps(images, self.taps, **inputs, **constants)
 
     def _prepare(self, images: Tensor, inputs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """Images as the network wants them, and the inputs that belong to them."""
+        """Return images as the network needs them, and the inputs that belong to them."""
         if self._normalization is not None and self._batch_normalization is not None:
             images = self._batch_normalization.convert(images, self._normalization)
         if self.input_size is not None and images.shape[-2:] != (self.input_size, self.input_size):
@@ -300,10 +300,10 @@ class Teacher:
         return nullcontext() if self.dtype == 'auto' else torch.autocast(device.type, enabled=False)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what the answers depend on, in plain types: goes into every checkpoint that was trained with it.
+        """Return what the features depend on, in plain types; saved in every checkpoint trained with this teacher.
 
-        ``dtype='auto'`` says nothing about autocast: whether a run uses it is in the config of its optimizer. Stores of
-        answers are written without autocast (:class:`vfd.engine.hooks.answer_cache.TeacherOutputCacheHook`).
+        ``dtype='auto'`` does not record autocast: whether a run uses it is in the config of its optimizer. Stores of
+        features are written without autocast (:class:`vfd.engine.hooks.answer_cache.TeacherOutputCacheHook`).
         """
         norm = self._normalization
         return {
@@ -323,35 +323,35 @@ class Teacher:
         }
 
     def summary(self) -> dict[str, str]:
-        """The rows that the dry run prints."""
+        """Return the rows that the dry run prints."""
         size = sum(p.numel() for p in self.network.parameters())
         norm = self._normalization
-        sees = (
+        pixels = (
             'no normalised image' if norm is None else f'mean {_short(norm.mean)}, std {_short(norm.std)}, '
         )
         if norm is not None:
-            sees += 'RGB' if norm.rgb else 'BGR'
+            pixels += 'RGB' if norm.rgb else 'BGR'
         return {
             'teacher': self.source.name,
             'teacher checkpoint': str(self.checkpoint),
             'teacher loaded': 'RANDOM WEIGHTS' if self.checkpoint == 'random' else self.report.summary(),
             **self.card.summary(),
             'teacher parameters': f'{size / 1e6:.2f} M, {self.dtype}, bn {self.bn}',
-            'teacher sees': sees + (f', {self.input_size} px' if self.input_size else ''),
+            'teacher sees': pixels + (f', {self.input_size} px' if self.input_size else ''),
             'taps': ', '.join(self.taps),
         }
 
     def __deepcopy__(self, memo: dict) -> Teacher:
-        """A copy of the student (EMA, for example) shares the teacher."""
+        """Return the teacher itself: a copy of the student (EMA, for example) shares it."""
         return self
 
 
-def _answer(answer: Answer, dtype: torch.dtype) -> Answer:
-    """In float32, of a float64 network as it is; whole numbers as they are."""
-    values = answer.values if isinstance(answer, Ragged) else answer
+def _to_float32(features: Features, dtype: torch.dtype) -> Features:
+    """Cast to float32, except the output of a float64 network and whole numbers."""
+    values = features.values if isinstance(features, Ragged) else features
     if values.is_floating_point() and dtype != torch.float64:
         values = values.float()
-    return Ragged(values, answer.counts) if isinstance(answer, Ragged) else values
+    return Ragged(values, features.counts) if isinstance(features, Ragged) else values
 
 
 def _short(values: Sequence[float]) -> str:
@@ -359,7 +359,7 @@ def _short(values: Sequence[float]) -> str:
 
 
 def state_sha256(network: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of a network's tensors, in name order."""
+    """Compute the SHA-256 over names, types, shapes and bytes of a network's tensors, in name order."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())

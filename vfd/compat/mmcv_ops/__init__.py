@@ -48,7 +48,7 @@ OPERATORS: tuple[Callable[..., Any], ...] = (
 
 
 def fill(module: ModuleType) -> None:
-    """Give the operators, and an explanation for every other name, to the module ``mmcv._ext``."""
+    """Add the operators, and an explanation for every other name, to the module ``mmcv._ext``."""
     module.__doc__ = __doc__
     for operator in OPERATORS:
         setattr(module, operator.__name__, operator)
@@ -56,9 +56,9 @@ def fill(module: ModuleType) -> None:
 
 
 def without_stand_in(name: str) -> Callable[..., NoReturn]:
-    """The function that takes the place of an operator without stand-in.
+    """Return the function that takes the place of an operator without stand-in.
 
-    mmcv asks for the names of all its operators when it is imported, so the error has to wait for the call.
+    mmcv imports the names of all its operators when it is imported, so the error has to wait for the call.
 
     Raises:
         AttributeError: ``name`` is a special name, which no operator has.

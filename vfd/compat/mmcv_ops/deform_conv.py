@@ -31,7 +31,7 @@ class Geometry(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """What torchvision's backward gives, in its order."""
+    """Gradients of torchvision's backward, in its order."""
 
     input: Tensor
     weight: Tensor
@@ -59,7 +59,7 @@ def deform_conv_forward(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """Version 1: fills ``output``."""
+    """Compute version 1: fills ``output``."""
     geometry = Geometry(dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     output.copy_(_forward(input, weight, offset, None, None, geometry))
 
@@ -84,7 +84,7 @@ def deform_conv_backward_input(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """Version 1: fills ``grad_input`` and ``grad_offset``."""
+    """Compute version 1's gradients: fills ``grad_input`` and ``grad_offset``."""
     geometry = Geometry(dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     gradients = _backward(grad_output, input, weight, offset, None, geometry)
     grad_input.copy_(gradients.input)
@@ -111,7 +111,7 @@ def deform_conv_backward_parameters(
     scale: float,
     im2col_step: int,
 ) -> None:
-    """Version 1: adds ``scale`` times the gradient to ``grad_weight``.
+    """Compute version 1's weight gradient: adds ``scale`` times the gradient to ``grad_weight``.
 
     torchvision computes all gradients at once, so version 1 pays for its backward twice. The weight's own
     values do not enter its gradient; a tensor of its shape serves.
@@ -142,7 +142,7 @@ def modulated_deform_conv_forward(
     deformable_group: int,
     with_bias: bool,
 ) -> None:
-    """Version 2: fills ``output``; ``bias`` is empty unless ``with_bias``."""
+    """Compute version 2: fills ``output``; ``bias`` is empty unless ``with_bias``."""
     geometry = Geometry(stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     output.copy_(_forward(input, weight, offset, mask, bias if with_bias else None, geometry))
 
@@ -173,7 +173,7 @@ def modulated_deform_conv_backward(
     deformable_group: int,
     with_bias: bool,
 ) -> None:
-    """Version 2: fills all ``grad_*`` but ``grad_output``; ``grad_bias`` only ``with_bias``."""
+    """Compute version 2's gradients: fills all ``grad_*`` but ``grad_output``; ``grad_bias`` only ``with_bias``."""
     geometry = Geometry(stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     gradients = _backward(grad_output, input, weight, offset, mask, geometry)
     grad_input.copy_(gradients.input)
@@ -192,7 +192,7 @@ def _forward(
     bias: Tensor | None,
     geometry: Geometry,
 ) -> Tensor:
-    """The convolution; without ``mask`` version 1."""
+    """Compute the convolution; without ``mask`` version 1."""
     x = computable(input)
     return torch.ops.torchvision.deform_conv2d(
         x,
@@ -213,7 +213,7 @@ def _backward(
     mask: Tensor | None,
     geometry: Geometry,
 ) -> Gradients:
-    """All gradients of :func:`_forward`."""
+    """Compute all gradients of :func:`_forward`."""
     x = computable(input)
     return Gradients(
         *torch.ops.torchvision._deform_conv2d_backward(
@@ -230,5 +230,5 @@ def _backward(
 
 
 def _mask_or_placeholder(x: Tensor, mask: Tensor | None) -> Tensor:
-    """torchvision wants a tensor in the mask's place even where there is none."""
+    """Return the mask, or a placeholder: torchvision needs a tensor even without a mask."""
     return x.new_zeros(len(x), 1) if mask is None else computable(mask)

@@ -14,7 +14,7 @@ from torch import Tensor
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """The loss of every logit.
+    """Compute the loss of every logit.
 
     Args:
         input: (N, C) logits.
@@ -34,7 +34,7 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """The derivative of every loss with respect to its own logit.
+    """Compute the derivative of every loss with respect to its own logit.
 
     Args:
         input: (N, C) logits.
@@ -52,17 +52,17 @@ def sigmoid_focal_loss_backward(
 
 
 def _logits(input: Tensor) -> Tensor:
-    """The logits in a precision in which the powers and logarithms are safe."""
+    """Return the logits in a precision in which the powers and logarithms are safe."""
     return input if input.dtype == torch.float64 else input.float()
 
 
 def _is_own_class(x: Tensor, target: Tensor) -> Tensor:
-    """(N, C) mask of the target class of each row; a background row has none."""
+    """Return the (N, C) mask of the target class of each row; a background row has none."""
     return target[:, None] == torch.arange(x.size(1), device=x.device)
 
 
 def _row_weight(x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """(N, 1) weight of each row by its class."""
+    """Return the (N, 1) weight of each row by its class."""
     if not weight.numel():
         return x.new_ones(len(x), 1)
     foreground = (target >= 0) & (target < x.size(1))

@@ -1,13 +1,13 @@
-"""What ``mmcv.utils.collect_env`` prints about the build of the operators."""
+"""Build information of the operators for ``mmcv.utils.collect_env``."""
 
 from __future__ import annotations
 
 
 def get_compiler_version() -> str:
-    """The compiler of the operators: none was used."""
+    """Return the compiler of the operators: none was used."""
     return 'none (stand-in of vfd)'
 
 
 def get_compiling_cuda_version() -> str:
-    """The CUDA version of the operators: none was used."""
+    """Return the CUDA version of the operators: none was used."""
     return 'none (stand-in of vfd)'

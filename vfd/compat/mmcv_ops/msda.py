@@ -51,7 +51,7 @@ def ms_deform_attn_backward(
     grad_attn_weight: Tensor,
     im2col_step: int,
 ) -> None:
-    """Gradients of :func:`ms_deform_attn_forward`, by running it again under autograd.
+    """Compute the gradients of :func:`ms_deform_attn_forward` by running it again under autograd.
 
     Args:
         value: As in the forward pass.

@@ -13,7 +13,7 @@ SOFT_NAIVE, SOFT_LINEAR, SOFT_GAUSSIAN = range(3)  # mmcv's codes of the soft me
 
 
 def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Hard suppression.
+    """Apply hard suppression.
 
     Args:
         bboxes: (N, 4) corners x1, y1, x2, y2.
@@ -40,7 +40,7 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Soft suppression: overlapped boxes lose score, and leave when it falls below ``min_score``.
+    """Apply soft suppression: overlapped boxes lose score, and leave when it falls below ``min_score``.
 
     Args:
         boxes: (N, 4) on the CPU.
@@ -79,7 +79,7 @@ def softnms(
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """Groups of boxes: each kept box, followed by those that it suppresses, best first.
+    """Group the boxes: each kept box, followed by those that it suppresses, best first.
 
     Args:
         dets: (N, 5) corners and score, on the CPU.
@@ -96,7 +96,7 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
 
 
 def _iou(box: Tensor, others: Tensor, offset: int) -> Tensor:
-    """Overlap of one box (4,) with others (N, 4), as (N,)."""
+    """Compute the overlap of one box (4,) with others (N, 4), as (N,)."""
     top_left = torch.maximum(box[:2], others[:, :2])
     bottom_right = torch.minimum(box[2:], others[:, 2:])
     intersection = (bottom_right - top_left + offset).clamp(min=0).prod(dim=1)

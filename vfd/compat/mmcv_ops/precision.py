@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def computable(tensor: Tensor) -> Tensor:
-    """The tensor itself, or in float32 where it is bfloat16, which torchvision's kernels refuse."""
+    """Return the tensor itself, or in float32 where it is bfloat16, which torchvision's kernels refuse."""
     return tensor.float() if tensor.dtype == torch.bfloat16 else tensor

@@ -40,7 +40,7 @@ def roi_align_forward(
         aligned: Shift by half a pixel, so that pixel centres lie at integers plus one half.
 
     Raises:
-        NotImplementedError: Maximum mode is asked for.
+        NotImplementedError: Maximum mode is requested.
     """
     if pool_mode != POOL_AVERAGE:
         raise NotImplementedError(
@@ -74,7 +74,7 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Gradient with respect to the features; arguments as in :func:`roi_align_forward`.
+    """Compute the gradient with respect to the features; arguments as in :func:`roi_align_forward`.
 
     Args:
         grad_output: (K, C, aligned_height, aligned_width).

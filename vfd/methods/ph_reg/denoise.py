@@ -81,7 +81,7 @@ class DenseSource:
         Raises:
             UserError: a tensor is missing or of another shape, or the file has another number of registers.
         """
-        report = self.network.take(file)
+        report = self.network.load_weights(file)
         self._need_registers(report.source)
         return report
 

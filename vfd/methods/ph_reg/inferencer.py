@@ -65,7 +65,7 @@ class RegisterInferencer:
         if any(name.startswith('student.') for name in file.state):
             load_into(self.model, file)
         else:
-            self.model.student.take(file)
+            self.model.student.load_weights(file)
         self.model.to(choose_device(device))
 
     @torch.no_grad()

@@ -159,4 +159,4 @@ class PHReg(Distiller):
                 'student.pretrained=True.'
             )
         if not any(parameter.is_meta for parameter in self.student.parameters()):
-            self.student.take(network.state_dict(), "the teacher's weights")
+            self.student.load_weights(network.state_dict(), "the teacher's weights")

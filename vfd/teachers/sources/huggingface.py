@@ -41,7 +41,7 @@ class HuggingFaceSource:
         model_name: a local folder with ``config.json``, or a name on the hub, for example
             ``facebook/dinov2-small``. ``checkpoint='pretrained'`` takes its weights too, from safetensors files only
             unless ``trust``.
-        taps: the taps that will be asked for, see above.
+        taps: the taps that will be computed, see above.
         pretrained: take the weights of ``model_name``. :class:`~vfd.teachers.Teacher` sets it.
         config: instead of ``model_name`` the architecture, for example
             ``dict(model_type='dinov2', hidden_size=384, num_attention_heads=6)``, in transformers' own words.
@@ -99,11 +99,11 @@ class HuggingFaceSource:
         self.num_classes: int | None = whole.num_labels if 'logits' in taps else None
 
     def channels(self, tap: str) -> int:
-        """Channels of the answer at a ``block`` or ``stage`` tap."""
+        """Return the channels of the features at a ``block`` or ``stage`` tap."""
         return self._widths[self._index[tap]] if self._widths else self._vision.hidden_size
 
     def block_index(self, tap: str) -> int:
-        """The block of a tap, counted from 0."""
+        """Return the block of a tap, counted from 0."""
         return self._index[tap]
 
     def load(self, file: StateFile) -> LoadReport:
@@ -143,7 +143,7 @@ class HuggingFaceSource:
         return out
 
     def _check(self, taps: Sequence[str], whole: Any) -> dict[str, int]:
-        """The numbers of the ``block`` and ``stage`` taps, after all taps were checked."""
+        """Check all taps and return the numbers of the ``block`` and ``stage`` taps."""
         classifies = model.has_classifier(whole) if whole.name_or_path else model.can_classify(whole)
         if not classifies:
             no_classifier(taps, self.name, None)
@@ -155,7 +155,7 @@ class HuggingFaceSource:
         return {tap: tap_index(tap, tap.partition('.')[0], count, self.name) for tap in taps if '.' in tap}
 
     def _cut(self, taps: Sequence[str], whole: Any) -> bool:
-        """Take out of the configuration what no tap needs; whether a classifier is left."""
+        """Remove from the configuration what no tap needs; return whether a classifier is left."""
         vision = self._vision
         vision.tie_last_hidden_states = (
             False  # or the last block's tokens would be those after the final norm
@@ -170,7 +170,7 @@ class HuggingFaceSource:
 
     @staticmethod
     def _needs(taps: Sequence[str]) -> Any:
-        """Which tensors have to be in a file: mask tokens are of training alone, poolers of ``pooled``."""
+        """Return which tensors a file must hold: mask tokens are for training only, poolers for ``pooled``."""
         pooled = 'pooled' in taps
         return lambda name: not name.endswith('mask_token') and (pooled or not name.startswith('pooler.'))
 
@@ -184,7 +184,7 @@ class HuggingFaceSource:
         return pooled
 
     def _hidden(self, tap: str, outputs: Any, images: Tensor) -> Tensor:
-        """The tokens or the map after a block or a stage; transformers may put the embedding before them."""
+        """Return the tokens or the map after a block or a stage; transformers may put the embedding before them."""
         states = getattr(outputs, 'reshaped_hidden_states', None) if self._widths else None
         states = states or getattr(outputs, 'hidden_states', None)
         if not states:

@@ -18,8 +18,8 @@ class LinearHeadSource:
 
     Args:
         source: config of the network, which has the tap ``pooled``.
-        num_classes: C; the weight file says it.
-        feature_dim: D, width of the pooled features; the weight file says it.
+        num_classes: C; read from the weight file.
+        feature_dim: D, width of the pooled features; read from the weight file.
         taps: ``logits``, and those of the network.
         pretrained: refused: a published network has no such classifier.
 
@@ -37,7 +37,7 @@ class LinearHeadSource:
     ) -> None:
         if pretrained or num_classes is None or feature_dim is None:
             raise UserError(
-                'LinearHeadSource: give the file that vfd fit-teacher wrote as checkpoint=..., it knows the classes '
+                'LinearHeadSource: give the file that vfd fit-teacher wrote as checkpoint=..., it holds the classes '
                 f'(num_classes={num_classes}, feature_dim={feature_dim}, pretrained={pretrained})'
             )
         inner = [tap for tap in taps if tap != 'logits']
@@ -55,7 +55,7 @@ class LinearHeadSource:
             self.num_classes = None
 
     def constants(self) -> dict[str, Tensor]:
-        """Give those of the network."""
+        """Return the constants of the network."""
         return self._body.constants() if hasattr(self._body, 'constants') else {}
 
     def forward_taps(
@@ -67,7 +67,7 @@ class LinearHeadSource:
     ) -> dict[str, Any]:
         """See :class:`~vfd.teachers.sources.source.Source`."""
         given = {**inputs, 'constants': constants} if hasattr(self._body, 'constants') else inputs
-        answers = self._body.forward_taps(images, self._taps, **given)
+        features = self._body.forward_taps(images, self._taps, **given)
         if 'logits' in taps:
-            answers['logits'] = self.network['head'](answers['pooled'])
-        return answers
+            features['logits'] = self.network['head'](features['pooled'])
+        return features

@@ -38,7 +38,7 @@ class MAESource:
     """A masked autoencoder as teacher; blocks that no tap needs are not built and need no weights.
 
     Args:
-        taps: the taps that will be asked for, see above.
+        taps: the taps that will be computed, see above.
         pretrained: refused: the released weights are files, give one as the teacher's checkpoint.
         **network: arguments of :class:`vfd.MaskedAutoencoder` (``arch``, ``img_size``, ``patch_size``,
             ``decoder_embed_dim`` ...). The decoder's have no effect where no tap needs the decoder.
@@ -78,7 +78,7 @@ class MAESource:
         return self.network.num_patches
 
     def channels(self, tap: str) -> int:
-        """Channels of a tap's answer."""
+        """Return the channels of a tap's features."""
         if tap == 'pixels':
             return self.network.decoder_pred.out_features
         if tap.startswith('decoder.'):
@@ -86,11 +86,11 @@ class MAESource:
         return self.network.embed_dim
 
     def block_index(self, tap: str) -> int:
-        """The block of a tap, counted from 0."""
+        """Return the block of a tap, counted from 0."""
         return self._index[tap]
 
     def check_file(self, file: StateFile) -> None:
-        """Say what is wrong with a file of the encoder alone where the decoder is needed.
+        """Raise for a file of the encoder alone where the decoder is needed.
 
         Raises:
             UserError: the decoder is missing.
@@ -118,17 +118,17 @@ class MAESource:
         if 'cls' in taps and len(tapped) + 1 == len(taps):
             return self._with_cls(images, ids_keep, tapped)
         latent, outputs = vit.forward_tokens(images, ids_keep, tuple(tapped.values()))
-        answers = {tap: outputs[k] for tap, k in tapped.items()}
+        features = {tap: outputs[k] for tap, k in tapped.items()}
         if 'latent' in taps:
-            answers['latent'] = latent
+            features['latent'] = latent
         if 'cls' in taps:
-            answers['cls'] = latent[:, 0]
+            features['cls'] = latent[:, 0]
         if self._decodes:
-            self._decode(latent, ids_keep, taps, answers)
-        return answers
+            self._decode(latent, ids_keep, taps, features)
+        return features
 
     def _with_cls(self, images: Tensor, ids_keep: Tensor | None, tapped: dict[str, int]) -> dict[str, Tensor]:
-        """The class token without the last block's other outputs."""
+        """Compute the class token without the last block's other outputs."""
         vit = self.network
         before = len(vit.blocks) - 2
         outputs = vit.forward_blocks(images, ids_keep, {before, *tapped.values()}) if before >= 0 else {}
@@ -136,7 +136,7 @@ class MAESource:
         return {'cls': vit.cls_of(tokens), **{tap: outputs[k] for tap, k in tapped.items()}}
 
     def _decode(
-        self, latent: Tensor, ids_keep: Tensor | None, taps: Sequence[str], answers: dict[str, Tensor]
+        self, latent: Tensor, ids_keep: Tensor | None, taps: Sequence[str], features: dict[str, Tensor]
     ) -> None:
         vit = self.network
         if ids_keep is None:
@@ -145,9 +145,9 @@ class MAESource:
         wanted = {tap: k for tap, k in self._index.items() if tap in taps and tap.startswith('decoder.')}
         for k, block in enumerate(vit.decoder_blocks):
             tokens = block(tokens)
-            answers.update({tap: tokens for tap, index in wanted.items() if index == k})
+            features.update({tap: tokens for tap, index in wanted.items() if index == k})
         if 'pixels' in taps:
-            answers['pixels'] = vit.pixels(tokens[:, 1:])
+            features['pixels'] = vit.pixels(tokens[:, 1:])
 
     def _number(self, tap: str) -> int:
         kind = tap.partition('.')[0]
@@ -155,7 +155,7 @@ class MAESource:
         return tap_index(tap, kind, len(blocks), self.name)
 
     def _cut(self, taps: Sequence[str]) -> None:
-        """Take away what no tap needs."""
+        """Remove the layers that no tap needs."""
         encoder = [k for tap, k in self._index.items() if tap.startswith('block.')]
         if len(encoder) == len(taps):
             self.network.blocks = self.network.blocks[: max(encoder) + 1]

@@ -32,12 +32,12 @@ class MMDetSource:
     """Backbone, neck and region proposal network of a two-stage detector of mmdet.
 
     Only the convolutions run: no anchors, no proposals, no non-maximum suppression, no assignment. The second stage is
-    not built, and neither is the region proposal network where no tap asks for it; a checkpoint need not have them.
+    not built, and neither is the region proposal network where no tap needs it; a checkpoint need not have them.
 
     Args:
         model: config of the detector, for example ``dict(type='mmdet.MaskRCNN', ...)``: ``backbone``, ``neck``,
             ``rpn_head``, and the ``data_preprocessor`` that it was trained with. What else it has is not read.
-        taps: the taps that will be asked for, see above.
+        taps: the taps that will be computed, see above.
         pretrained: refused: weights of detectors are files, give one as the teacher's checkpoint.
 
     Raises:
@@ -55,7 +55,7 @@ class MMDetSource:
         if not model.get('data_preprocessor'):
             raise UserError(
                 f'{self.name}: the model has no data_preprocessor; give the one that it was trained with, so that the '
-                'teacher sees images normalised as it knows them.'
+                'teacher gets images normalised as in its training.'
             )
         if not model.get('rpn_head'):
             raise UserError(f'{self.name}: no region proposal network (rpn_head); take a two-stage detector')
@@ -96,6 +96,6 @@ class MMDetSource:
 
 
 def strides_of(rpn_head: Any) -> list[tuple[int, int]]:
-    """Strides in pixels, along height and width, of the levels on which a region proposal network works."""
+    """Return the strides in pixels, along height and width, of a region proposal network's levels."""
     # AnchorGenerator keeps (width, height).
     return [(stride[1], stride[0]) for stride in rpn_head.prior_generator.strides]

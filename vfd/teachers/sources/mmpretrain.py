@@ -80,7 +80,7 @@ class MMSource:
             raise
 
     def _parts(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
-        """Backbone, neck and head one after the other, each of them once and only where a tap is behind it."""
+        """Run backbone, neck and head in order, each once and only where a tap is behind it."""
         stages = [tap for tap in taps if tap.startswith('stage.')]
         out = {}
         if stages:
@@ -99,7 +99,7 @@ class MMSource:
         return out
 
     def _wrapped(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
-        """A classifier of mmpretrain around a network of timm or transformers."""
+        """Run a classifier of mmpretrain around a network of timm or transformers."""
         if self._timm is None or 'pooled' not in taps:
             return {'logits': self.network(images, mode='tensor')}
         features = self._timm.forward_features(images)
@@ -107,11 +107,11 @@ class MMSource:
         return {**out, 'logits': self._timm.forward_head(features)} if 'logits' in taps else out
 
     def _ends_with_neck(self) -> bool:
-        """Whether this is a classifier of mmpretrain without a head."""
+        """Return whether this is a classifier of mmpretrain without a head."""
         return self._head is None and hasattr(self.network, 'with_head') and self.network.with_neck
 
     def _classifies(self, wrapped: Any) -> bool:
-        """Whether there is a classifier, and how many classes it has."""
+        """Set ``num_classes`` and return whether there is a classifier."""
         self.num_classes: int | None = getattr(self._head, 'num_classes', None)
         if self._timm is not None:
             self.num_classes = self._timm.num_classes or None

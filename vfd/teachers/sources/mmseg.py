@@ -36,7 +36,7 @@ class MMSegSource:
 
     Args:
         model: config of the segmentor, for example ``dict(type='mmseg.EncoderDecoder', ...)``, with its
-            ``data_preprocessor``, which says what the network was trained on.
+            ``data_preprocessor`` that it was trained with.
         taps: ``('seg_logits',)``.
         pretrained: refused: weights of segmentors are files, give one as the teacher's checkpoint.
 
@@ -55,7 +55,7 @@ class MMSegSource:
         if not model.get('data_preprocessor'):
             raise UserError(
                 f'{self.name}: the model has no data_preprocessor; give the one that it was trained with, so that the '
-                'teacher sees images normalised as it knows them.'
+                'teacher gets images normalised as in its training.'
             )
         if not isinstance(model.get('decode_head'), dict):
             raise UserError(

@@ -24,7 +24,7 @@ class OpenCLIPSource:
 
     Args:
         model_name: open_clip's name, for example ``ViT-B-16``.
-        taps: the taps that will be asked for. ``pooled`` is the projected image embedding, not normalised;
+        taps: the taps that will be computed. ``pooled`` is the projected image embedding, not normalised;
             ``block.<k>`` exists in vision transformers, also in those of timm; ``stage.<k>`` in every tower: of a
             vision transformer the patches of ``block.<k>``, of open_clip's ResNets the stem and the four layers.
         pretrained: False, or open_clip's tag of published weights (:class:`~vfd.teachers.Teacher` sets it from
@@ -99,7 +99,7 @@ class OpenCLIPSource:
         return {'text': F.normalize(self.network.encode_text(tokens), dim=-1)}
 
     def _run(self, images: Tensor, taps: Sequence[str]) -> tuple[dict[str, Tensor], Any]:
-        """The ``block`` and ``stage`` taps and, where one needs it, the embedding, from one pass."""
+        """Compute the ``block`` and ``stage`` taps and, where one needs it, the embedding, in one pass."""
         numbered = {tap: self._index[tap] for tap in taps if '.' in tap}
         to_the_end = len(numbered) < len(taps)
         if not numbered:
@@ -119,7 +119,7 @@ class OpenCLIPSource:
         return out, result.get('image_features')
 
     def _check(self, taps: Sequence[str]) -> dict[str, int]:
-        """The numbers of the ``block`` and ``stage`` taps, after all taps were checked."""
+        """Check all taps and return the numbers of the ``block`` and ``stage`` taps."""
         trunk = getattr(self._visual, 'trunk', None)  # a network of timm
         self._residual = trunk is None and not hasattr(self._visual, 'transformer')
         if trunk is not None:

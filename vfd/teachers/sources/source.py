@@ -1,4 +1,4 @@
-"""What a teacher needs of a network's origin: how to build it, what it was trained on, and its features at taps.
+"""The interface of a teacher's source: it builds a network and gives its normalisation and its features at taps.
 
 ====================  =======================  ==========================================================
 tap                   shape                    what it is
@@ -34,15 +34,15 @@ class Source(Protocol):
     Attributes:
         name: for messages, ``library:model``.
         network: an ``nn.Module``; its methods are those of its library.
-        normalization: what the network was trained on; None where its input is no normalised image.
+        normalization: of the images that the network was trained on; None where its input is no normalised image.
         num_classes: width of ``logits``; None without them.
         image_size: (height, width) in pixels that the network was built for; None where any size will do or it is not
             known.
         reads: names of the further inputs that :meth:`forward_taps` takes, a subset of
             :data:`vfd.teachers.inputs.INPUTS`.
 
-    A source may also have ``constants() -> dict[str, Tensor]``: what is computed from the weights alone, such as
-    embeddings of class names. The teacher calls it once, when the weights are in and on their device, and gives the
+    A source may also have ``constants() -> dict[str, Tensor]``: tensors computed from the weights alone, such as
+    embeddings of class names. The teacher calls it once, when the weights are loaded and on their device, and gives the
     result to :meth:`forward_taps` as ``constants``.
     """
 
@@ -59,19 +59,19 @@ class Source(Protocol):
         """Compute the network's features at the taps.
 
         Args:
-            images: (B, 3, H, W), normalised as :attr:`normalization` says.
+            images: (B, 3, H, W), normalised as in :attr:`normalization`.
             taps: names of the table above.
             **inputs: of :attr:`reads`, those that were given; and ``constants`` where the source has them.
 
         Returns:
-            One tensor a tap, or a :class:`vfd.stores.Ragged` where images have different numbers of answers (regions,
+            One tensor a tap, or a :class:`vfd.stores.Ragged` where images have different numbers of rows (regions,
             points).
         """
         ...
 
 
 def tap_index(tap: str, kind: str, count: int, name: str) -> int:
-    """The number behind ``block.<k>`` or ``stage.<k>``; negative numbers count from the end."""
+    """Return the number behind ``block.<k>`` or ``stage.<k>``; negative numbers count from the end."""
     try:
         index = int(tap.partition('.')[2])
     except ValueError:
@@ -90,7 +90,7 @@ def check_taps(taps: Sequence[str], kinds: Sequence[str], name: str) -> None:
         if kind not in kinds:
             known = [k + '.<k>' if k in ('block', 'stage') else k for k in kinds]
             raise UserError(
-                f'teacher tap "{tap}": {name} answers at {", ".join(known)}{did_you_mean(kind, kinds)}'
+                f'teacher tap "{tap}": {name} has the taps {", ".join(known)}{did_you_mean(kind, kinds)}'
             )
 
 
@@ -98,7 +98,7 @@ def no_classifier(taps: Sequence[str], name: str, option: str | None) -> None:
     """Raise for the tap ``logits`` of a network without a classifier.
 
     Args:
-        taps: the taps that will be asked for.
+        taps: the taps that will be computed.
         name: of the network.
         option: what gives the network a classifier; None where nothing does.
     """
@@ -130,15 +130,15 @@ def check_image_size(
     ):
         return
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    mend = f', or {option.format(height, width)}' if option and 'divisible' not in reason else ''
+    remedy = f', or {option.format(height, width)}' if option and 'divisible' not in reason else ''
     raise UserError(
         f'{name} was built for images of {built_for[0]}x{built_for[1]} pixels and cannot take {height}x{width} '
-        f'({reason}). Set input_size={built_for[0]} in the teacher, which resizes them for it{mend}.'
+        f'({reason}). Set input_size={built_for[0]} in the teacher, which resizes them for it{remedy}.'
     ) from error
 
 
 def not_fetched(name: str, error: Exception) -> UserError:
-    """The error of a library that could not get its published weights, as the user can mend it."""
+    """Return the error for published weights that could not be fetched, with what the user can do."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return UserError(
         f'the published weights of {name} could not be fetched ({reason}). Check the connection, or give a weight '
@@ -147,7 +147,7 @@ def not_fetched(name: str, error: Exception) -> UserError:
 
 
 def backbone_size(backbone: Any) -> tuple[int, int] | None:
-    """(height, width) that a backbone of OpenMMLab was built for; None where it does not say."""
+    """Return (height, width) that a backbone of OpenMMLab was built for; None where it has no such attribute."""
     size = getattr(backbone, 'img_size', None)
     if not size:
         return None

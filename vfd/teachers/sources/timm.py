@@ -25,12 +25,12 @@ from .source import SIZE_ERRORS, check_image_size, check_taps, no_classifier, no
 class TimmSource:
     """A timm network.
 
-    Layers behind the last tap are cut off when only ``block`` and ``stage`` taps are asked for, the classifier when
-    no logits are asked for; a checkpoint need not have them.
+    Layers behind the last tap are cut off when only ``block`` and ``stage`` taps are computed, the classifier when
+    no logits are computed; a checkpoint need not have them.
 
     Args:
         model_name: timm's name, ``name`` or ``name.tag``.
-        taps: the taps that will be asked for.
+        taps: the taps that will be computed.
         pretrained: take timm's published weights (downloaded by timm). :class:`~vfd.teachers.Teacher` sets it.
         kwargs: passed to ``timm.create_model`` (``num_classes``, ``img_size``, ...).
 
@@ -78,11 +78,11 @@ class TimmSource:
         return self.network.patch_embed.num_patches if self.reads else None
 
     def channels(self, tap: str) -> int:
-        """Channels of the answer at a tap."""
+        """Return the channels of the features at a tap."""
         return self._channels[tap]
 
     def block_index(self, tap: str) -> int:
-        """The block of a tap, counted from 0."""
+        """Return the block of a tap, counted from 0."""
         return self._index[tap]
 
     def forward_taps(
@@ -99,7 +99,7 @@ class TimmSource:
             raise
 
     def _whole(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
-        """All patches; layers behind the last tap do not run where timm can stop early."""
+        """Run on all patches; layers behind the last tap do not run where timm can stop early."""
         numbered = {tap: self._index[tap] for tap in taps if '.' in tap}
         to_the_end = len(numbered) < len(taps)
         if not numbered:
@@ -144,7 +144,7 @@ class TimmSource:
         return {**out, **self._head(vit.norm(tokens), taps)} if to_the_end else out
 
     def _visible_rotary(self, rotary: Tensor, tokens: Tensor, ids_keep: Tensor) -> Sequence[Tensor]:
-        """The rotary embedding of the visible patches, one for every block, (B, heads or 1, K, 2 * head_dim)."""
+        """Return the rotary embedding of the visible patches for every block, (B, heads or 1, K, 2 * head_dim)."""
         from timm.layers import apply_keep_indices_nlc
 
         kept = apply_keep_indices_nlc(tokens, rotary, ids_keep)
@@ -164,7 +164,7 @@ class TimmSource:
         return out
 
     def _cut(self, taps: Sequence[str]) -> None:
-        """Take away what no tap needs."""
+        """Remove the layers that no tap needs."""
         if 'logits' in taps:
             return
         if 'pooled' not in taps and hasattr(self.network, 'prune_intermediate_layers'):
@@ -193,7 +193,7 @@ class TimmSource:
 
 
 def as_tap(tap: str, output: Any) -> Tensor:
-    """An intermediate output of timm, (B, C, H, W) or that and its (B, prefix, C), as map or as tokens."""
+    """Convert an intermediate output of timm, (B, C, H, W) or that and its (B, prefix, C), to a map or tokens."""
     feature_map, *prefix = output if isinstance(output, tuple) else (output,)
     if tap.startswith('stage.'):
         return feature_map
@@ -201,7 +201,7 @@ def as_tap(tap: str, output: Any) -> Tensor:
 
 
 def count_blocks(network: Any, parameters: Set[str]) -> int:
-    """The number of ``block`` taps of a timm network whose tokens after every block timm gives, else 0.
+    """Return the number of ``block`` taps where timm gives the tokens after every block, else 0.
 
     Args:
         network: from ``timm.create_model``.
@@ -241,7 +241,7 @@ def _check_published_classes(model_name: str, taps: Sequence[str], kwargs: dict[
 
 
 def _create(model_name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
-    """Build the network; what timm says of a wrong name, tag or argument is said in the user's words."""
+    """Build the network; turn timm's errors for a wrong name, tag or argument into a ``UserError``."""
     import timm
 
     try:

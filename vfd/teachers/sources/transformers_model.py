@@ -59,7 +59,7 @@ def read_config(name: str, origin: str | None, config: dict | None, trust: bool)
 
 
 def read_processor(origin: str | None, trust: bool) -> Any:
-    """The image processor that belongs to a model; None where there is none."""
+    """Read the image processor of a model; None where there is none."""
     from transformers import AutoImageProcessor
 
     if origin is None:
@@ -73,10 +73,10 @@ def read_processor(origin: str | None, trust: bool) -> Any:
 def normalization(
     name: str, processor: Any, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> Normalization:
-    """The normalisation that the user gave, or else the image processor's.
+    """Return the normalisation that the user gave, or else the image processor's.
 
     Raises:
-        UserError: neither is there, or the user's is of pixels in 0..1.
+        UserError: neither exists, or the user's is of pixels in 0..1.
     """
     if mean is not None and std is not None:
         if max(std) <= 1:
@@ -97,28 +97,28 @@ def normalization(
 
 
 def image_tower(config: Any) -> tuple[Any, str]:
-    """The configuration of the part that sees images, and the prefix of its tensors where that part is a backbone."""
+    """Return the configuration of the image tower, and the prefix of its tensors where it is a backbone."""
     if getattr(config, 'vision_config', None) is not None:
-        return config.vision_config, ''  # transformers knows these prefixes itself
+        return config.vision_config, ''  # transformers handles these prefixes itself
     if getattr(config, 'backbone_config', None) is not None:
         return config.backbone_config, 'backbone.'
     return config, ''
 
 
 def has_classifier(config: Any) -> bool:
-    """Whether the weights that belong to a configuration are those of an image classifier."""
+    """Return whether the weights of a configuration are those of an image classifier."""
     return any(name.endswith('ForImageClassification') for name in config.architectures or ())
 
 
 def can_classify(config: Any) -> bool:
-    """Whether transformers has a network of this configuration with a classifier."""
+    """Return whether transformers has a network of this configuration with a classifier."""
     from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
     return type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
 
 def count_parts(config: Any) -> tuple[int, list[int]]:
-    """(transformer blocks, []) of a plain transformer, (0, channels of every stage) of a network with stages."""
+    """Return (blocks, []) of a plain transformer, (0, channels of every stage) of a network with stages."""
     depths = getattr(config, 'depths', None)
     if depths is None:
         return getattr(config, 'num_hidden_layers', 0), []
@@ -129,7 +129,7 @@ def count_parts(config: Any) -> tuple[int, list[int]]:
 
 
 def image_size(processor: Any, config: Any) -> tuple[int, int] | None:
-    """(height, width) of the images that a network was trained on, as its processor or its configuration says."""
+    """Return (height, width) of the images that a network was trained on, from its processor or configuration."""
     for size in (getattr(processor, 'crop_size', None), getattr(processor, 'size', None)):
         if size and getattr(processor, 'do_resize', True) and 'height' in size and size['height']:
             return size['height'], size['width']
@@ -163,7 +163,7 @@ def load_file(
         settings: how it is built.
         network: its class.
         file: the weights, under any of the names that transformers had for them.
-        needs: whether the tensor of a name has to be there.
+        needs: whether the tensor of a name is required.
 
     Returns:
         The network, and the names of the weights that it has no place for.
@@ -175,7 +175,7 @@ def load_file(
 
 
 def hidden_state_options(network: Any) -> dict[str, bool]:
-    """What makes a network give its hidden states: of Swin those before the patches are merged."""
+    """Return the options for the output of hidden states: of Swin those before the patches are merged."""
     options = {'output_hidden_states': True}
     encoder = getattr(network.base_model, 'encoder', None)
     before = 'output_hidden_states_before_downsampling'
@@ -185,7 +185,7 @@ def hidden_state_options(network: Any) -> dict[str, bool]:
 
 
 def inputs(config: Any, images: Tensor) -> dict[str, Tensor]:
-    """What a network reads: images, or for SigLIP 2 with flexible sizes their patches, (B, N, p * p * 3)."""
+    """Return the network's input: images, or for SigLIP 2 with flexible sizes their patches, (B, N, p * p * 3)."""
     if config.model_type != 'siglip2_vision_model':
         return {'pixel_values': images}
     height, width = grid(config, images)
@@ -198,7 +198,7 @@ def inputs(config: Any, images: Tensor) -> dict[str, Tensor]:
 
 
 def grid(config: Any, images: Tensor) -> tuple[int, int]:
-    """Rows and columns of patches of these images."""
+    """Return rows and columns of patches of these images."""
     side = config.patch_size
     rows, columns = (side, side) if isinstance(side, int) else side
     return images.shape[-2] // rows, images.shape[-1] // columns
@@ -216,7 +216,7 @@ def _load(
         options['key_mapping'] = {'^' + re.escape(settings.prefix): ''}
     try:
         with _quiet():
-            loaded, account = network.from_pretrained(
+            loaded, info = network.from_pretrained(
                 origin,
                 config=copy.deepcopy(settings.config),
                 dtype=torch.float32,
@@ -232,17 +232,17 @@ def _load(
         if 'mismatched' in str(error):
             raise UserError(f'{source} has tensors of another shape than {settings.name}: {error}') from error
         raise _refusal(settings.name, error) from error
-    if missing := sorted(name for name in account['missing_keys'] if needs(name)):
+    if missing := sorted(name for name in info['missing_keys'] if needs(name)):
         raise UserError(
             f'Missing in {source}: {len(missing)} tensors that {settings.name} needs, for example '
             f'{", ".join(missing[:3])}'
         )
-    return loaded.eval(), sorted(account['unexpected_keys'])
+    return loaded.eval(), sorted(info['unexpected_keys'])
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' own table of missing tensors and its progress bar: what matters is an error of ours."""
+    """Silence transformers' table of missing tensors and its progress bar: missing tensors raise an error here."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -263,7 +263,7 @@ def _auto(settings: Settings) -> Any:
 
 
 def _refusal(name: str, error: Exception) -> UserError:
-    """What transformers could not read or build, as the user can mend it."""
+    """Return the error for what transformers could not read or build."""
     if 'trust_remote_code' in str(error):
         return UserError(
             f'{name} comes with Python code of its own. Set trust=True in the source to run it, if you trust its '
