@@ -129,15 +129,15 @@ def check_config(config: Config) -> None:
     _need_package(scope)
     check_strategy(config)
     _check_parts(config, '', scope)
-    twin = config.get('baseline') or {}
-    for name in twin:
+    baseline = config.get('baseline') or {}
+    for name in baseline:
         if name not in TOP_LEVEL_KEYS:
             raise UserError(f'baseline.{name} is no key of a config{did_you_mean(name, TOP_LEVEL_KEYS)}')
-    _check_parts(twin, 'baseline.', scope)
+    _check_parts(baseline, 'baseline.', scope)
 
 
 def _check_parts(config: Mapping[str, Any], prefix: str, scope: str) -> None:
-    """Check the top-level parts of a config, or of what a config holds for its supervised twin."""
+    """Check the top-level parts of a config, or of what a config holds for its supervised baseline."""
     for name, node in config.items():
         if name in PLAIN_DICTS:
             _check_plain(node, name)
@@ -230,7 +230,7 @@ def _refuse_unknown(node: Mapping[str, Any], accepted: Iterable[str], path: str)
 
 
 def accepted_keys(target: Callable[..., Any]) -> set[str] | None:
-    """The keyword arguments that a class or function takes; None when it takes any.
+    """Return the keyword arguments that a class or function takes; None when it takes any.
 
     ``**kwargs`` is followed to the base class when it is handed on with ``super().__init__(..., **kwargs)``.
     """
@@ -260,7 +260,7 @@ def accepted_keys(target: Callable[..., Any]) -> set[str] | None:
 
 
 def _resolve(kind: Any, path: str, registry: Registry, scope: str, strict: bool) -> Callable[..., Any] | None:
-    """The class behind a ``type``.
+    """Return the class behind a ``type``.
 
     Args:
         kind: a registered name, with or without scope, or the class itself.
@@ -286,7 +286,7 @@ def _resolve(kind: Any, path: str, registry: Registry, scope: str, strict: bool)
 
 
 def suggest_type(kind: str, registry: Registry) -> str:
-    """What to write instead of an unknown ``type``: the scope to prefix, the nearest name, the package to install."""
+    """Suggest what to write for an unknown ``type``: the scope to prefix, the nearest name, the package to install."""
     bare = kind.rpartition('.')[2]
     names: dict[str, list[str]] = {}
     missing = []
@@ -310,7 +310,7 @@ def suggest_type(kind: str, registry: Registry) -> str:
 
 
 def _scoped(registry: Registry, scope: str) -> Registry:
-    """The child registry of a scope; the root itself where the package has no registry of that kind."""
+    """Return the child registry of a scope; the root itself where the package has no registry of that kind."""
     if scope in SCOPES:
         importlib.import_module(f'{scope}.registry')
     return registry.children.get(scope, registry)

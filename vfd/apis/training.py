@@ -99,7 +99,7 @@ def prepare(
     auto_scale_lr: bool = False,
     validate: bool = True,
 ) -> Config:
-    """A checked config with everything set that :func:`train` was asked for; a loaded config is copied first."""
+    """Return a checked config with all arguments of :func:`train` set in it; a loaded config is copied first."""
     if isinstance(config, Config):
         cfg = Config(config._cfg_dict.to_dict(), filename=config.filename)
         cfg.merge_from_dict(options or {})
@@ -144,7 +144,7 @@ def run(cfg: Config) -> Runner:
 
 
 def _names_weights(model: Any) -> bool:
-    """Whether a model's config says where its own weights, not a teacher's, come from."""
+    """Return whether a model's config names its own weights, not those of a teacher."""
     if isinstance(model, Mapping):
         if model.get('pretrained') is True or model.get('checkpoint') not in (None, 'random'):
             return True
@@ -200,7 +200,7 @@ def clear_errors(cfg: Config) -> Iterator[None]:
 
 
 def _keys(node: Any) -> Iterator[str]:
-    """Every key of a config, at any level."""
+    """Yield every key of a config, at any level."""
     if isinstance(node, Mapping):
         yield from node
         node = node.values()

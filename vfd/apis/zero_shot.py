@@ -124,7 +124,7 @@ class ZeroShotSegmentationInferencer:
 
 
 def _refuse_random(settings: Any, checkpoint: str | Path | None, allowed: bool) -> None:
-    """A picture of random weights looks like one of trained weights."""
+    """Refuse random weights: their pictures look like those of trained weights."""
     backbone = settings.get('backbone') or {}
     if allowed:
         return

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         validate=not args.no_validate,
     )
     if args.baseline:
-        cfg = baseline.twin(cfg)
+        cfg = baseline.baseline_config(cfg)
     if args.dry_run:
         dry_run.dry_run(cfg)
     else:

@@ -49,7 +49,7 @@ class FrozenBackbone(BaseModule):
         return cls(backbone)
 
     def init_weights(self) -> None:
-        """Nothing is drawn anew: the weights are given."""
+        """Do nothing: the weights are given."""
 
     def train(self, mode: bool = True) -> FrozenBackbone:
         """Stay in eval mode, whatever is asked."""
@@ -57,14 +57,14 @@ class FrozenBackbone(BaseModule):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The backbone's maps, (B, D, h, w) each, without gradient."""
+        """Compute the backbone's maps, (B, D, h, w) each, without gradient."""
         self._refuse_unloaded()
         maps = self.network(images)
         return maps if isinstance(maps, tuple) else (maps,)
 
     @torch.no_grad()
     def forward_with_cls(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The map and the class token of a transformer with registers.
+        """Compute the map and the class token of a transformer with registers.
 
         Returns:
             (B, D, h, w) and (B, D).
@@ -126,7 +126,7 @@ def _from_backbone(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any
 
 
 def _need_all(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Before a checkpoint is loaded: every tensor has to be there. mmengine's loader only logs what is missing."""
+    """Raise, before a checkpoint is loaded, when a tensor is missing; mmengine's loader only logs it."""
     assert isinstance(module, FrozenBackbone)
     names = list(module.state_dict())
     missing = [f'{prefix}{name}' for name in names if f'{prefix}{name}' not in state]

@@ -53,7 +53,7 @@ class HeatMapCorrelation(BaseMetric):
                 self.results.append(float(values.mean()))
 
     def compute_metrics(self, results: list[float]) -> dict[str, float]:
-        """The mean over images.
+        """Return the mean over images.
 
         Raises:
             UserError: no image has a class that is neither everywhere nor nowhere.

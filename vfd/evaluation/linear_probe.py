@@ -35,7 +35,7 @@ class LinearProbe:
     cv_accuracy: float
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """(N, D) features to (N, C) logits."""
+        """Compute the logits (N, C) of features (N, D)."""
         return features @ self.weight.T + self.bias
 
 

@@ -66,7 +66,7 @@ def shift_consistency(
         )
 
     def maps(down: int, right: int) -> Tensor:
-        """(B, side, side, D) of the crop at a place in patches."""
+        """Compute the features (B, side, side, D) of the crop at a place in patches."""
         top, left = down * patch_size, right * patch_size
         crop = images[:, :, top : top + crop_size, left : left + crop_size]
         return dense(crop).float().unflatten(1, (side, side))

@@ -100,13 +100,13 @@ class ZeroShotSegmentor(BaseModel):
         read_any_checkpoint(self)
         self.queries: Tensor | None
         self.register_buffer('queries', None, persistent=False)  # (Q, D), made at the first image
-        owners = [index for index, names in enumerate(self.classes) for _ in names]
+        class_indices = [index for index, names in enumerate(self.classes) for _ in names]
         self.class_of_query: Tensor
-        self.register_buffer('class_of_query', torch.tensor(owners), persistent=False)
+        self.register_buffer('class_of_query', torch.tensor(class_indices), persistent=False)
 
     @torch.no_grad()
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
-        """As mmseg's models.
+        """Run one batch in a mode of mmseg's models.
 
         Args:
             inputs: (B, 3, H, W), preprocessed.
@@ -144,7 +144,7 @@ class ZeroShotSegmentor(BaseModel):
         return self.queries
 
     def _label(self, image: Tensor, scores: Tensor, sample: Any) -> None:
-        """Class of every pixel of one image; padding that the preprocessor added is cut off."""
+        """Label every pixel of one image; padding that the preprocessor added is cut off."""
         meta = sample.metainfo
         if not scores.isfinite().all():
             raise UserError(f'the features of {meta.get("img_path")} are not finite: no class can be chosen')
@@ -161,7 +161,7 @@ class ZeroShotSegmentor(BaseModel):
         sample.pred_sem_seg = PixelData(data=zero_shot.choose_class(probabilities, self.prob_thd))
 
     def _check_labels(self, sample: Any) -> None:
-        """mmseg's metric would count labels beyond the last class as wrong, and say nothing."""
+        """Refuse labels beyond the last class, which mmseg's metric would count as wrong without a message."""
         if 'gt_sem_seg' not in sample:
             return
         labels = sample.gt_sem_seg.data

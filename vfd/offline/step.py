@@ -56,7 +56,7 @@ class Step:
         return cls(title, int(os.environ[rank]), int(os.environ[world_size]))
 
     def owns(self, name: str) -> bool:
-        """Whether this rank processes an item."""
+        """Return whether this rank processes an item."""
         return shard_of(name, self.world_size) == self.rank
 
     def share(self, names: Iterable[str]) -> list[str]:

@@ -66,7 +66,7 @@ class Reconstruction:
 
 
 def draw_reconstruction(result: Reconstruction, theme: Theme) -> bytes:
-    """Input, masked input, reconstruction and its error, and the features of student and teacher in colours.
+    """Draw input, masked input, reconstruction and its error, and the features of student and teacher in colours.
 
     Features are coloured by their principal components over all maps together: equal colours mean alike features, also
     between student and teacher.
@@ -94,7 +94,7 @@ def draw_reconstruction(result: Reconstruction, theme: Theme) -> bytes:
 
 
 def _draw(panels: Sequence[tuple[str, np.ndarray]], caption: str, theme: Theme) -> bytes:
-    """Pictures of one shape of frame in rows, and a sentence below."""
+    """Draw pictures of one shape of frame in rows, and a sentence below."""
     columns = len(panels) if len(panels) < 2 * _COLUMNS else _COLUMNS
     rows = -(-len(panels) // columns)
     height, width = panels[0][1].shape[:2]

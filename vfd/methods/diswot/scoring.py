@@ -30,9 +30,9 @@ from vfd.losses.soft_label import kl
 from vfd.methods.diswot import core
 from vfd.methods.diswot.listed_spaces import build_student
 from vfd.methods.diswot.networks import (
-    Answer,
-    ask,
+    NetworkOutputs,
     batch_statistics,
+    compute_outputs,
     gaussian_init,
     linear_classifier,
     plain_network,
@@ -66,7 +66,7 @@ SEMANTIC = ('semantic', 'sum', 'quirk_benchmark_script')
 class TeacherView:
     """What is kept of the teacher for one seed, in float64."""
 
-    answer: Answer
+    outputs: NetworkOutputs
     gradient: Tensor | None  # (K, C) of the classifier, where the semantic metric is wanted
     gram: Tensor  # (B, B) of the samples
 
@@ -121,11 +121,11 @@ class StudentScorer:
         self._views = [self._view(dict(teacher), n) for n in range(len(seeds))] if self._compared else []
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """Images and labels of a seed."""
+        """Return images and labels of a seed."""
         return self._batches[number % len(self._batches)]
 
     def scores(self, student: Mapping[str, Any]) -> dict[str, list[float]]:
-        """Scores of a student's config, larger is better: name -> one value a seed.
+        """Score a student's config, larger is better: name -> one value a seed.
 
         Raises:
             UserError: the student cannot be compared with the teacher, or gives NaN.
@@ -142,7 +142,7 @@ class StudentScorer:
         return found
 
     def latency(self, student: Mapping[str, Any], repeats: int = 10) -> float:
-        """Milliseconds for one image on this device: the median of some passes."""
+        """Measure milliseconds for one image on this device: the median of some passes."""
         network = plain_network(build_student(student)).eval().to(self.device)
         image = self._batches[0][0][:1]
         seconds = []
@@ -170,19 +170,19 @@ class StudentScorer:
             built = MODELS.build(source, default_args={'taps': ('logits',), 'pretrained': False})
             network = self._untrained(built.network)
         images, labels = self.batch(number)
-        answer = self._ask(network, images)
+        outputs = self._compute_outputs(network, images)
         gradient = None
         if set(SEMANTIC) & set(self._compared):
             linear_classifier(network)
-            gradient = core.classifier_gradient(answer.logits, answer.pooled, labels)
-        return TeacherView(answer, gradient, sample_relations.sample_gram(answer.features))
+            gradient = core.classifier_gradient(outputs.logits, outputs.pooled, labels)
+        return TeacherView(outputs, gradient, sample_relations.sample_gram(outputs.features))
 
-    def _ask(self, network: nn.Module, images: Tensor) -> Answer:
+    def _compute_outputs(self, network: nn.Module, images: Tensor) -> NetworkOutputs:
         with torch.inference_mode(), batch_statistics(network):
-            answer = ask(network, images, self._stages)
-        if not answer.finite:
-            raise UserError('the untrained network answers with NaN or infinity')
-        return answer.double()
+            outputs = compute_outputs(network, images, self._stages)
+        if not outputs.finite:
+            raise UserError('the untrained network outputs NaN or infinity')
+        return outputs.double()
 
     def _scores(self, network: nn.Module, number: int) -> dict[str, float]:
         images, labels = self.batch(number)
@@ -206,7 +206,7 @@ class StudentScorer:
         self, network: nn.Module, images: Tensor, labels: Tensor, teacher: TeacherView
     ) -> dict[str, float]:
         names = set(self._compared)
-        student, values = self._ask(network, images), {}
+        student, values = self._compute_outputs(network, images), {}
         with torch.inference_mode():
             semantic = relation = torch.zeros(())
             if names & set(SEMANTIC):
@@ -222,30 +222,30 @@ class StudentScorer:
             values['sum'] = float(core.score(semantic, relation))
             for name in names & set(QUIRKS):
                 part = 'features' if name == 'quirk_first_sample_map' else 'pooled'
-                _check_comparable(name, part, student, teacher.answer)
-                distance = core.first_sample_distance(getattr(student, part), getattr(teacher.answer, part))
+                _check_comparable(name, part, student, teacher.outputs)
+                distance = core.first_sample_distance(getattr(student, part), getattr(teacher.outputs, part))
                 values[name] = -float(distance + (semantic if name == 'quirk_benchmark_script' else 0))
             for name in names & set(KD_LOSSES):
                 part, loss = KD_LOSSES[name]
-                _check_comparable(name, part, student, teacher.answer)
-                values[name] = -float(loss(getattr(student, part), getattr(teacher.answer, part)))
+                _check_comparable(name, part, student, teacher.outputs)
+                values[name] = -float(loss(getattr(student, part), getattr(teacher.outputs, part)))
         return {name: values[name] for name in self._compared}
 
 
-def _check_comparable(name: str, part: str, student: Answer, teacher: Answer) -> None:
+def _check_comparable(name: str, part: str, student: NetworkOutputs, teacher: NetworkOutputs) -> None:
     """Raise where a distance of two networks' maps or vectors has no meaning."""
     pairs = [(getattr(student, part), getattr(teacher, part))]
     if part == 'stages':
-        ours, theirs = pairs[0]
-        if len(ours) != len(theirs):
+        student_map, teacher_map = pairs[0]
+        if len(student_map) != len(teacher_map):
             raise UserError(
-                f'{name} compares stage by stage: the student has {len(ours)}, the teacher {len(theirs)}'
+                f'{name} compares stage by stage: the student has {len(student_map)}, the teacher {len(teacher_map)}'
             )
-        pairs = list(zip(ours, theirs, strict=True))
+        pairs = list(zip(student_map, teacher_map, strict=True))
     smallest = {'stages': 4, 'features': 2 if name == 'sp' else 3}.get(part, 2)
-    for ours, theirs in pairs:
-        shapes = f'student {tuple(ours.shape)}, teacher {tuple(theirs.shape)}'
-        if min(ours.ndim, theirs.ndim) < smallest:
+    for student_map, teacher_map in pairs:
+        shapes = f'student {tuple(student_map.shape)}, teacher {tuple(teacher_map.shape)}'
+        if min(student_map.ndim, teacher_map.ndim) < smallest:
             raise UserError(f'{name} needs maps with positions: {shapes}. Score with "relation".')
-        if name in SAME_WIDTH and ours.shape[1] != theirs.shape[1]:
+        if name in SAME_WIDTH and student_map.shape[1] != teacher_map.shape[1]:
             raise UserError(f'{name} needs equal widths: {shapes}. Score with "relation".')

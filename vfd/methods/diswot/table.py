@@ -61,7 +61,7 @@ class TableScorer:
             self.check(everything)
 
     def __call__(self, candidate: str) -> float:
-        """The accuracy of a candidate that the table has."""
+        """Return the accuracy of a candidate in the table."""
         return self.known[candidate]
 
     def check(self, candidates: list[str]) -> None:

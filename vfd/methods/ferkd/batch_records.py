@@ -96,7 +96,7 @@ def store_to_batches(folder: str | Path, out: str | Path) -> int:
 
 
 def batch_content(record: dict[str, np.ndarray]) -> list[Any]:
-    """The released list of a record."""
+    """Return the released list of a record."""
     rows = int(record['rows'])
     index, box = record['mix_index'][:rows], record['mix_bbox']
     share = float(record['mix_lambda'])
@@ -111,7 +111,7 @@ def batch_content(record: dict[str, np.ndarray]) -> list[Any]:
 
 
 def replayed_mix(record: dict[str, np.ndarray]) -> Mix | None:
-    """How a record's batch was mixed; None when it was not.
+    """Return how a record's batch was mixed; None when it was not.
 
     Args:
         record: of the store.

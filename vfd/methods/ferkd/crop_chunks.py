@@ -39,13 +39,13 @@ class CropDrawer:
     reference: LabelStore | None = None
 
     def origin(self) -> dict[str, Any]:
-        """Plain values that decide what is drawn."""
+        """Return plain values that decide what is drawn."""
         if self.reference is not None:
             return {'reference': self.reference.origin}
         return {'scale': list(self.scale), 'ratio': list(self.ratio), 'seed': self.seed}
 
     def draw(self, name: str, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (M, 4) and flips (M,) of an image of ``size`` (H, W).
+        """Draw boxes (M, 4) and flips (M,) of an image of ``size`` (H, W).
 
         Raises:
             BadDataError: the reference does not know the image, or knows another size.

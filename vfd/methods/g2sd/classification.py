@@ -83,7 +83,7 @@ class G2SDClassifier(Distiller):
         self._check_teacher()
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
-        """The losses of one batch.
+        """Compute the losses of one batch.
 
         Args:
             inputs: (B, 3, H, W), preprocessed and mixed.

@@ -27,7 +27,7 @@ class TokenMaps:
 
 
 def draw_artifacts(images: Sequence[Tensor], networks: Sequence[TokenMaps], theme: Theme) -> bytes:
-    """A histogram of token lengths over their median in the image, and for the first images their maps.
+    """Draw a histogram of token lengths over their median in the image, and maps of the first images.
 
     Args:
         images: the first images, (3, H, W) RGB in 0..255; one column each.
@@ -71,5 +71,5 @@ def draw_artifacts(images: Sequence[Tensor], networks: Sequence[TokenMaps], them
 
 
 def _largest(networks: Sequence[TokenMaps]) -> float:
-    """The 99th percentile of dissimilarity over all networks: one colour scale for all maps."""
+    """Return the 99th percentile of dissimilarity over all networks: one colour scale for all maps."""
     return max(float(np.percentile(1 - maps.cosine, 99)) for maps in networks) + 1e-9

@@ -67,7 +67,7 @@ class DenseSource:
         if pretrained:
             self._need_registers('the published weights')
         if tuple(taps) != (TAP,):
-            raise UserError(f'{self.name} answers at "{TAP}", not at {", ".join(taps)}')
+            raise UserError(f'{self.name} has the tap "{TAP}", not {", ".join(taps)}')
         self.normalization = Normalization.from_unit(self.network.mean, self.network.std)
 
     @property
@@ -144,7 +144,7 @@ class DenoisedTeacher(Teacher):
                 f'DenoisedTeacher: offset_sampling={offset_sampling!r}{hint}; one of {", ".join(SAMPLINGS)}'
             )
         if len(taps) != 1:
-            raise UserError(f'DenoisedTeacher: taps={list(taps)}; it averages the answers at one tap')
+            raise UserError(f'DenoisedTeacher: taps={list(taps)}; it averages the features of one tap')
         super().__init__(source, checkpoint, taps, **kwargs)
         self.num_views = num_views
         self.shift_frac = shift_frac
@@ -174,9 +174,9 @@ class DenoisedTeacher(Teacher):
             return {tap: denoise(self.network, images, views, white, self.chunk, self._dense_of)}
 
         def features(shown: Tensor) -> Tensor:
-            answer = super(DenoisedTeacher, self).extract(shown)[tap]
-            assert isinstance(answer, Tensor)
-            return answer.flatten(2).transpose(1, 2) if answer.ndim == 4 else answer
+            output = super(DenoisedTeacher, self).extract(shown)[tap]
+            assert isinstance(output, Tensor)
+            return output.flatten(2).transpose(1, 2) if output.ndim == 4 else output
 
         return {tap: denoise_images(features, images, views, white, self.patch_size, self.chunk)}
 
@@ -203,7 +203,7 @@ class DenoisedTeacher(Teacher):
         return {**super().summary(), 'views': shown}
 
     def views(self, images: Tensor, seeds: Tensor) -> Views:
-        """The views (B, N, ...) that ``seeds`` (B, 3) make of images (B, 3, H, W)."""
+        """Draw the views (B, N, ...) of images (B, 3, H, W) from ``seeds`` (B, 3)."""
         grid = _grid(images, self.patch_size)
         each = [
             sample_views(grid, self.num_views, self.shift_frac, row, self.offset_sampling)
@@ -221,7 +221,7 @@ def denoise(
     chunk: int | None = None,
     dense_of: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """The mean over views, which are gathered as tokens; equal views are computed once and count as often as drawn.
+    """Average over views, which are gathered as tokens; equal views are computed once and count as often as drawn.
 
     Args:
         network: answers for embedded patches.
@@ -238,47 +238,51 @@ def denoise(
     dense_of = network.dense_of if dense_of is None else dense_of
     table = network.patch_table(images, fill)  # (B, 2T + 1, D)
 
-    def ask(image: list[int], some: Views) -> Tensor:
+    def extract(image: list[int], some: Views) -> Tensor:
         index = token_index(grid, some, images.device)
         return dense_of(table[torch.tensor(image, device=images.device)[:, None], index], grid)
 
-    return _average(ask, len(images), grid, views, chunk or _chunk(images.device, grid))
+    return _average(extract, len(images), grid, views, chunk or _chunk(images.device, grid))
 
 
 @torch.no_grad()
 def denoise_images(
-    ask: Callable[[Tensor], Tensor],
+    extract: Callable[[Tensor], Tensor],
     images: Tensor,
     views: Views,
     fill: Tensor,
     patch_size: int,
     chunk: int | None = None,
 ) -> Tensor:
-    """As `denoise`, for any function of images: (V, 3, H, W) to (V, T, D). The views are made as images."""
+    """Average as `denoise`, for any function of images: (V, 3, H, W) to (V, T, D). The views are made as images."""
 
-    def ask_views(image: list[int], some: Views) -> Tensor:
-        return ask(shift_images(images[image], some, patch_size, fill))
+    def extract_views(image: list[int], some: Views) -> Tensor:
+        return extract(shift_images(images[image], some, patch_size, fill))
 
     grid = _grid(images, patch_size)
-    return _average(ask_views, len(images), grid, views, chunk or _chunk(images.device, grid))
+    return _average(extract_views, len(images), grid, views, chunk or _chunk(images.device, grid))
 
 
 def _average(
-    ask: Callable[[list[int], Views], Tensor], images: int, grid: tuple[int, int], views: Views, chunk: int
+    extract: Callable[[list[int], Views], Tensor],
+    images: int,
+    grid: tuple[int, int],
+    views: Views,
+    chunk: int,
 ) -> Tensor:
     average = ViewAverage(images, grid)
     for image, some, times in _different(views, chunk):
-        average.add(ask(image, some).unflatten(1, grid), image, some, times)
+        average.add(extract(image, some).unflatten(1, grid), image, some, times)
     return average.mean()
 
 
 def _chunk(device: torch.device, grid: tuple[int, int]) -> int:
-    """How many views at once are fastest (CPU: see benchmarks/results/bench_ph_reg.md)."""
+    """Return how many views at once are fastest (CPU: see benchmarks/results/bench_ph_reg.md)."""
     return min(32, max(1, 2048 // (grid[0] * grid[1]))) if device.type == 'cpu' else 32
 
 
 def _different(views: Views, chunk: int) -> Iterator[tuple[list[int], Views, list[int]]]:
-    """All different views of a batch, some at a time: their images, they themselves, how often each was drawn."""
+    """Yield the different views of a batch, some at a time: their images, the views, how often each was drawn."""
     images, count = views.flips.shape
     rows = torch.cat(
         [
@@ -309,7 +313,7 @@ def _grid(images: Tensor, patch_size: int) -> tuple[int, int]:
 
 
 def _patch_size(network: nn.Module, name: str) -> int:
-    """The patch size of a transformer; everything else has no patches to shift by."""
+    """Return the patch size of a transformer; everything else has no patches to shift by."""
     size = getattr(network, 'patch_size', None) or getattr(
         getattr(network, 'patch_embed', None), 'patch_size', None
     )

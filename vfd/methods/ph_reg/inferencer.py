@@ -114,7 +114,7 @@ class RegisterInferencer:
 
 
 def _whole_patches(pixels: np.ndarray, short: int, patch: int) -> np.ndarray:
-    """Resized so that the short side is about ``short`` and both are whole patches."""
+    """Resize so that the short side is about ``short`` and both are whole patches."""
     scale = short / min(pixels.shape[:2])
     rows, columns = (max(1, round(side * scale / patch)) * patch for side in pixels.shape[:2])
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC

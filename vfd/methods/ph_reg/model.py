@@ -77,7 +77,7 @@ class PHReg(Distiller):
             self._start_from_teacher()
 
     def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
-        """How far the student's patches are from the denoised ones.
+        """Compute the distance of the student's patches from the denoised ones.
 
         Args:
             inputs: (B, 3, H, W), preprocessed; H and W are multiples of the patch size.
@@ -119,7 +119,7 @@ class PHReg(Distiller):
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list[BaseDataElement]:
-        """The student's dense features.
+        """Compute the student's dense features.
 
         Args:
             inputs: (B, 3, H, W), preprocessed.

@@ -29,7 +29,7 @@ class SearchProgress:
         self._begin = time.perf_counter()
 
     def count(self, candidate: str) -> None:
-        """A candidate has its score."""
+        """Count a candidate that has its score."""
         if candidate in self.known:  # counted from the start, once
             self.known.discard(candidate)
             return

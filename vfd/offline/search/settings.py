@@ -54,7 +54,7 @@ class SearchSettings:
 
     @classmethod
     def read(cls, config: Mapping[str, Any] | None) -> SearchSettings:
-        """From the config's ``search``.
+        """Read the config's ``search``.
 
         Raises:
             UserError: it is not there, says what nobody reads, or has values that make no sense.

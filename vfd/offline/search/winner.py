@@ -13,7 +13,7 @@ _OF_TRAINING = ('loss', 'train_cfg', 'with_cp', 'data_preprocessor', 'init_cfg')
 
 
 def winner_config(cfg: Config, student: dict[str, Any]) -> str:
-    """The search's config with the winner as its student: a whole config that ``vfd train`` runs.
+    """Return the search's config with the winner as its student: a whole config that ``vfd train`` runs.
 
     Args:
         cfg: the config that was searched with, options merged.
