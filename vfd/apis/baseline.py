@@ -1,4 +1,4 @@
-"""The equal-budget twin: what the student alone reaches with labels and the same number of steps.
+"""The equal-budget supervised baseline: the student alone, with labels and the same number of steps.
 
 A distilled student is worth something only if the same network, trained the ordinary way for as long, is worse.
 """
@@ -22,13 +22,13 @@ from vfd.errors import UserError
 def baseline_config(config: Config) -> Config:
     """Return the config of the equal-budget baseline of a config.
 
-    The method says what it is compared with (:meth:`vfd.methods.base.Method.baseline`): its student, trained on labels,
+    The method defines its baseline (:meth:`vfd.methods.base.Method.baseline`): its student, trained on labels,
     or another network without teacher. Data preprocessor, seed (so the same first weights), optimizer, schedule and
     number of steps stay. What must differ, usually the labelled images, stands in the config under ``baseline`` and
     is merged over it, for example ``baseline=dict(train_dataloader=dict(dataset=dict(data_prefix='labelled')))``.
 
-    Where the config counts epochs, the labelled images are repeated and cut so that every pass of the twin has exactly
-    as many steps as that pass of the distillation, also where a ``vfd.MultiCropEpochLoop`` has passes of two lengths;
+    Where the config counts epochs, the labelled images are repeated and cut so that each pass of the baseline has
+    as many steps as that of the distillation, also where a ``vfd.MultiCropEpochLoop`` has passes of two lengths;
     the loop and the schedule are the same in both.
 
     Args:

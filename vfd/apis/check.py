@@ -1,8 +1,8 @@
 """Finding mistakes in a config that mmengine would ignore or meet with a traceback.
 
-mmengine passes what it knows and drops the rest: a misspelt ``param_sheduler`` trains without a schedule. Here every
+mmengine passes the keys it reads and drops the rest: a misspelt ``param_sheduler`` means no schedule. Here every
 key at a place where it would be dropped or refused is compared with what is accepted there, and every ``type`` is
-looked up; the message says what was probably meant.
+looked up; the message suggests what was probably meant.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def check_config(config: Config) -> None:
     """Check every key and type that a config has at the places mmengine reads.
 
     Raises:
-        UserError: a key that would be ignored or refused, or a type that nobody registers; with a suggestion.
+        UserError: a key that would be ignored or refused, or a type that is not registered; with a suggestion.
         MissingPackageError: a type of an OpenMMLab package that is not installed; with the command.
     """
     scope = config.get('default_scope') or 'mmengine'
@@ -186,7 +186,7 @@ def _walk(node: Any, path: str, place: str, registry: Registry | None, scope: st
     for name, part in node.items():
         if registry is roots.MODELS and not name.endswith(
             '_cfg'
-        ):  # init_cfg, test_cfg ... are read by their owner
+        ):  # init_cfg, test_cfg ... are read by the object that holds them
             _walk(part, f'{path}.{name}', name, roots.MODELS, scope)
         elif name in parts:
             _walk(part, f'{path}.{name}', name, parts[name], scope)
@@ -267,7 +267,7 @@ def _resolve(kind: Any, path: str, registry: Registry, scope: str, strict: bool)
         path: where it stands, for messages.
         registry: mmengine's root registry of that kind.
         scope: the default scope.
-        strict: raise when nobody registers it, otherwise return None.
+        strict: raise when it is not registered, otherwise return None.
     """
     if not isinstance(kind, str):
         return kind
@@ -276,7 +276,7 @@ def _resolve(kind: Any, path: str, registry: Registry, scope: str, strict: bool)
         _need_package(prefix)
     try:
         found = _scoped(registry, scope).get(kind)
-    except RuntimeError:  # mmengine's answer to a name with an unknown prefix
+    except RuntimeError:  # mmengine raises it for a name with an unknown prefix
         found = None
     if found is None and registry is roots.METRICS:
         found = _scoped(roots.EVALUATOR, scope).get(kind)

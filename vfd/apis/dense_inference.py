@@ -1,4 +1,4 @@
-"""What detection and segmentation of single images have in common: which model, which classes, which picture."""
+"""Shared parts of the detection and segmentation of single images: model, classes, picture."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from vfd.apis.dense_inference import draw, onnx_input, open_model, read_rgb, run
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in an image, best first.
+    """Objects found in an image, best first.
 
     Attributes:
         image: (H, W, 3) RGB uint8.

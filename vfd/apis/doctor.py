@@ -1,4 +1,4 @@
-"""``vfd doctor``: is this environment sound, will this config train, and what has to be mended."""
+"""``vfd doctor``: whether this environment is sound and this config will train, and what has to be mended."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Report:
 
     @contextmanager
     def check(self, subject: str) -> Iterator[None]:
-        """Turn what is raised inside into a finding; the text of a user's mistake says how to mend it."""
+        """Turn what is raised inside into a finding; the text of a user's mistake names the remedy."""
         try:
             yield
         except UserError as error:
@@ -198,6 +198,6 @@ def _teacher_accuracy(model: Any, dataset: Any, report: Report) -> None:
         return
     found = check_teacher(teacher, dataset, lambda data: model.data_preprocessor(data, False))
     if teacher.checkpoint == 'random':
-        report.add('teacher now', f'{found.text}; its random weights were asked for by name')
+        report.add('teacher now', f'{found.text}; its random weights were requested by name')
     else:
         report.add('teacher now', found.text, found.warning or None)

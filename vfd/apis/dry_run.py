@@ -1,4 +1,4 @@
-"""``--dry-run``: build everything that a training needs, say what was built, and stop."""
+"""``--dry-run``: build everything that a training needs, print what was built, and stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the environment of ``vfd doctor`` is: Python, packages and versions, mmcv's operators, devices."""
+"""The environment that ``vfd doctor`` reports: Python, packages and versions, mmcv's operators, devices."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _devices() -> Iterator[Line]:
         driver = Path('/proc/driver/nvidia/version').exists()
         mend = None
         if driver:
-            mend = 'torch sees no GPU although there is a driver: install a CUDA build of torch that fits it'
+            mend = 'torch finds no GPU although there is a driver: install a CUDA build of torch that fits it'
         yield (
             'GPU',
             'a driver, but none that torch can use' if driver else 'none: training runs on the CPU',

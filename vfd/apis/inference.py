@@ -39,7 +39,7 @@ class Prediction:
 
 
 class ImageClassificationInferencer:
-    """Answers with the best classes of an image: from a checkpoint or from an export.
+    """Predicts the best classes of an image: from a checkpoint or from an export.
 
     Args:
         config: what the student was trained with.

@@ -1,4 +1,4 @@
-"""What there is to train with: methods, teachers, students and configs, as text.
+"""Lists of methods, teachers, students and configs, as text.
 
 Names of methods, teachers and students come from the registries, so a new one is listed without a change here.
 Configs are described by their metafiles.
@@ -61,7 +61,7 @@ def list_students(pattern: str = '*') -> str:
 
 
 def list_configs(pattern: str = '*') -> str:
-    """Describe the configs with what their metafiles say: paper, networks, data, results.
+    """Describe the configs by their metafiles: paper, networks, data, results.
 
     Args:
         pattern: of the path, such as ``*dmae*tiny*``; a word without wildcards is looked for anywhere in it.
@@ -79,7 +79,7 @@ def list_configs(pattern: str = '*') -> str:
             title, *columns = described.get(name, own)
             groups[title].append((name, *columns))
     blocks = [f'{title}\n{_table([], rows, indent="  ")}' for title, rows in groups.items()]
-    note = [] if find_spec('yaml') else ['(what the metafiles say is left out: pip install pyyaml)']
+    note = [] if find_spec('yaml') else ['(the contents of the metafiles are left out: pip install pyyaml)']
     return '\n\n'.join([*blocks, f'in {folder}', *note])
 
 

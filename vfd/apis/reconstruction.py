@@ -1,4 +1,4 @@
-"""Show what a masked autoencoder makes of an image: from a config and a checkpoint of its training."""
+"""Show a masked autoencoder's predictions for an image: from a config and a checkpoint of its training."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def train(
         The runner, after training; ``runner.model`` is the trained model.
 
     Raises:
-        UserError: the config, the data or a checkpoint is wrong; the text says how to mend it.
+        UserError: the config, the data or a checkpoint is wrong; the text names the remedy.
     """
     return run(prepare(config, work_dir, options, launcher, resume, amp, auto_scale_lr, validate))
 
@@ -117,7 +117,7 @@ def prepare(
     if auto_scale_lr:
         if not cfg.get('auto_scale_lr'):
             raise UserError(
-                '--auto-scale-lr: the config does not say for which total batch its learning rate is; '
+                '--auto-scale-lr: the config does not set for which total batch its learning rate is; '
                 'add auto_scale_lr=dict(base_batch_size=...)'
             )
         cfg.auto_scale_lr.enable = True
@@ -163,7 +163,7 @@ def _use_amp(cfg: Config) -> None:
 
 @contextmanager
 def clear_errors(cfg: Config) -> Iterator[None]:
-    """Turn what the libraries say of a mistake in the config into one clear message.
+    """Turn the libraries' errors about a mistake in the config into one clear message.
 
     What cannot be traced to the config stays as it is, with its traceback.
     """

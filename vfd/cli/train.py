@@ -33,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, or do what ``--dry-run`` says."""
+    """Train, or only build with ``--dry-run``."""
     from vfd.apis import baseline, dry_run
     from vfd.apis import training as api
 

@@ -1,4 +1,4 @@
-"""A network that is looked at and never changed: the backbone under a probe."""
+"""A frozen evaluation network: the backbone under a probe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FrozenBackbone(BaseModule):
     Weights that its config names (``checkpoint``, ``init_cfg``) are read when it is built, so that a network that is
     only tested has them too. A checkpoint that is loaded into a model which holds it, and lacks some of its tensors, is
     an error; so is a network with registers that has no weights, or registers of none, when the first image comes:
-    ``checkpoint='random'`` in its config says that this is meant.
+    ``checkpoint='random'`` in its config allows this.
 
     Args:
         backbone: config of a network that gives maps (B, D, h, w), one or a tuple.
@@ -43,7 +43,7 @@ class FrozenBackbone(BaseModule):
 
     @classmethod
     def around(cls, backbone: dict) -> FrozenBackbone:
-        """Build a backbone and freeze it, unless its config says so already."""
+        """Build a backbone and freeze it, unless it is a config of a frozen one."""
         if str(backbone.get('type')).rpartition('.')[2] == cls.__name__:
             return MODELS.build(backbone)
         return cls(backbone)
@@ -52,7 +52,7 @@ class FrozenBackbone(BaseModule):
         """Do nothing: the weights are given."""
 
     def train(self, mode: bool = True) -> FrozenBackbone:
-        """Stay in eval mode, whatever is asked."""
+        """Stay in eval mode, whatever ``mode`` is."""
         return super().train(False)
 
     @torch.no_grad()
@@ -99,7 +99,7 @@ class FrozenBackbone(BaseModule):
 
 
 def read_any_checkpoint(model: nn.Module) -> None:
-    """Let ``model`` read checkpoints of its backbone alone, in any layout that the backbone knows.
+    """Let ``model`` read checkpoints of its backbone alone, in any layout that the backbone reads.
 
     A distillation's ``student`` is one, so is a released file. Checkpoints with ``backbone.`` are of ``model`` itself.
     """

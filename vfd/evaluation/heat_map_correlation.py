@@ -1,4 +1,4 @@
-"""How well the heat maps of class names fall on the objects: a metric beside mmseg's ``IoUMetric``."""
+"""Correlation of the heat maps of class names with the objects: a metric beside mmseg's ``IoUMetric``."""
 
 from __future__ import annotations
 

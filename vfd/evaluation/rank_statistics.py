@@ -1,4 +1,4 @@
-"""How well a score ranks what it is to rank: correlations, precision at the top, and what is left at a fixed budget.
+"""Rank statistics of a score: correlations, precision at the top, and partial correlation at a fixed budget.
 
 ``true`` is what was measured (an accuracy), ``predicted`` the score; for both, larger is better.
 """
@@ -87,7 +87,7 @@ def precision_at_k(true: np.ndarray, predicted: np.ndarray, ratios: Sequence[flo
 def partial_kendall(true: np.ndarray, predicted: np.ndarray, budget: np.ndarray) -> float:
     """Compute Kendall's tau of truth and score at a fixed budget.
 
-    ``(t_xy - t_xz t_yz) / sqrt((1 - t_xz^2) (1 - t_yz^2))`` (Kendall 1942): what the score knows beyond the
+    ``(t_xy - t_xz t_yz) / sqrt((1 - t_xz^2) (1 - t_yz^2))`` (Kendall 1942): what the score explains beyond the
     parameters or FLOPs that stand in ``budget``. NaN when the budget alone already gives the truth or the score.
     """
     between = kendall(true, predicted)

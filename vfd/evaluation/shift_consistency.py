@@ -1,4 +1,4 @@
-"""Whether dense features stay with the content when the image is shifted."""
+"""Consistency of dense features when the image is shifted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vfd.errors import UserError
 
 
 class ShiftConsistency(NamedTuple):
-    """How alike the features of the same content are in two crops; 1 is perfect.
+    """Similarity of the features of the same content in two crops; 1 is perfect.
 
     Attributes:
         cosine: mean cosine between the features of the same patch.

@@ -1,4 +1,4 @@
-"""Whether a teacher knows anything about the data it is to teach: a quick look before training.
+"""A quick check before training: whether a teacher is better than chance on the data of the student.
 
 B images, C classes, N images of the check.
 """
@@ -28,7 +28,7 @@ DEVIATIONS = 3.0
 
 @dataclass(frozen=True)
 class TeacherCheck:
-    """What was found.
+    """Result of the check.
 
     Attributes:
         text: for people.
@@ -40,12 +40,12 @@ class TeacherCheck:
 
 
 def check_teacher(teacher: Any, dataset: Any, prepare: Callable[[dict], dict]) -> TeacherCheck:
-    """Measure a teacher on some labelled images, as it will see them in training.
+    """Measure a teacher on some labelled images, prepared as in training.
 
     With the tap ``logits`` that is its accuracy and cross-entropy on images spread over the data set; with any other
     tap the accuracy of nearest neighbours by the mean features of its last tap, on images of a few classes. Results
     that chance could give are a warning, and so is an accuracy far below the one that the weight file names. A teacher
-    with ``bn='train'`` sees all images as one batch, and moves its statistics as in a step of training.
+    with ``bn='train'`` gets all images as one batch, and moves its statistics as in a step of training.
 
     Args:
         teacher: a live :class:`vfd.Teacher`.

@@ -76,7 +76,7 @@ def check_text_tower(model_name: str, weights: str | None) -> None:
 
     if weights is None:
         raise UserError(
-            f'text tower {model_name}: name its weights: a tag of open_clip, a weight file, or "random", whose answers '
+            f'text tower {model_name}: name its weights: a tag of open_clip, a weight file, or "random", whose outputs '
             'mean nothing'
         )
     local = model_name.startswith('local-dir:')

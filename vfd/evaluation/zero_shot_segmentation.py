@@ -43,7 +43,7 @@ class ZeroShotSegmentor(BaseModel):
             ``student`` is the backbone, and released files can be tested.
         class_names: file of names or list, see :func:`~vfd.evaluation.text_queries.read_class_names`.
         text_model: open_clip's name of the CLIP model whose text tower encodes the names.
-        text_weights: open_clip's tag, a weight file, or ``'random'``, which is never taken without being asked for.
+        text_weights: open_clip's tag, a weight file, or ``'random'``, which is never the default.
             The tower is built at the first image and not kept.
         crop_size: side of a window in pixels, or height and width.
         stride: step between windows in pixels.
@@ -94,7 +94,7 @@ class ZeroShotSegmentor(BaseModel):
             raise UserError(f'softmax_over={softmax_over!r}: one of {", ".join(get_args(SoftmaxOver))}')
         self.softmax_over: SoftmaxOver = softmax_over
         self.prob_thd, self.pamr_steps = prob_thd, pamr_steps
-        # A parameter, though nothing trains: torch refuses to distribute a model without any.
+        # A parameter, though nothing trains: DDP raises for a model without any.
         self.logit_scale = nn.Parameter(torch.tensor(float(logit_scale)))
         self.backbone = FrozenBackbone.around(backbone)
         read_any_checkpoint(self)

@@ -59,11 +59,11 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was written.
+    """A written teacher.
 
     Attributes:
         out: the file.
-        card: what it says about itself.
+        card: its metadata.
         config: of a :class:`vfd.Teacher` that uses it.
         skipped: number of images that could not be read.
     """
@@ -113,7 +113,7 @@ def fit_teacher(
     out = Path(out)
     if out.suffix != '.safetensors':
         raise UserError(
-            f'{out}: a teacher is written as .safetensors, whose metadata say how it has to be run'
+            f'{out}: a teacher is written as .safetensors, whose metadata hold how it has to be run'
         )
     if val is not None and val.classes != train.classes:
         raise UserError(
@@ -421,7 +421,7 @@ def fit_from_command(
     input_size: int | None = None,
     **options: Any,
 ) -> Fitted:
-    """Do what ``vfd fit-teacher`` says, print the result and return it; arguments as in its help."""
+    """Run ``vfd fit-teacher``, print the result and return it; arguments as in its help."""
     if images is None and config is None:
         raise UserError('give the labelled images with --images DIR (one folder a class) or with --config')
     cfg = load_config(config) if config else None

@@ -1,6 +1,6 @@
-"""Ask teachers once about many random crops of every image, and store the answers.
+"""Label many random crops of every image with teachers once, and store the labels.
 
-The slow step of training from stored labels. It is planned, shown, shared by ranks, and goes on after a kill: what an
+The slow step of training from stored labels. It is planned, shared by ranks, and goes on after a kill: what an
 image's crops and labels are depends on the config and the image alone, never on which process came to it when.
 """
 
@@ -50,7 +50,7 @@ class SourceImage:
 
 @dataclass(frozen=True)
 class Relabelled:
-    """What a run did.
+    """Result of a run.
 
     Attributes:
         folder: of the store.
@@ -85,7 +85,7 @@ def relabel(
         Counts of this rank.
 
     Raises:
-        UserError: a config that does not say this, a store of other inputs, an image that changed after it was
+        UserError: a config without these parts, a store of other inputs, an image that changed after it was
             labelled, or a full disk.
     """
     cfg = load_config(config, options)
@@ -298,7 +298,7 @@ def _unchanged(written: Mapping[str, tuple[int, int]], images: Sequence[SourceIm
             continue
         if size != written[image.name][0]:
             raise UserError(
-                f'{image.path} (image {number}) changed after it was labelled: {size} bytes, the store knows '
+                f'{image.path} (image {number}) changed after it was labelled: {size} bytes, in the store '
                 f'{written[image.name][0]}. Restore the file, or choose another folder to label anew.'
             )
         there.add(image.name)

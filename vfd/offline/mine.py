@@ -54,8 +54,8 @@ class MiningSettings:
 
     Attributes:
         images: the pool: a folder, or a text list (``path`` or ``path label`` a line).
-        out: the list to write; the report goes beside it (``.json``), the scores too unless ``store`` says
-            otherwise.
+        out: the list to write; the report goes beside it (``.json``), the scores too unless ``store`` is
+            set.
         k: images to keep of a class.
         min_score: probability below which an image is left out, however few a class has.
         root: folder of a list's paths.
@@ -64,7 +64,7 @@ class MiningSettings:
         store: folder for the scores.
         input_size: side of the teacher's input in pixels, default the teacher's own ``input_size``, else 224.
         crop_pct: side divided by the length of the resized shorter side.
-        batch_size: images the teacher sees at once.
+        batch_size: images in a batch of the teacher.
         workers: loader processes.
         launcher: ``none``, or ``pytorch`` (torchrun) or ``slurm`` (srun): the ranks then share the pool.
         device: default: this process's GPU, or the CPU.
@@ -91,12 +91,12 @@ class MiningSettings:
 
     @property
     def store_path(self) -> Path:
-        """Where the scores are."""
+        """Folder of the scores."""
         return Path(self.store or f'{self.out}.scores')
 
     @property
     def report_path(self) -> Path:
-        """Where the report is."""
+        """File of the report."""
         return Path(f'{self.out}.json')
 
 
@@ -242,7 +242,7 @@ class _Scorer:
 
 
 def _scan(step: Step, images: ImageSet, path: Path, scorer: _Scorer | None, settings: MiningSettings) -> None:
-    """Look at this rank's images and store what is needed of each. Without a scorer only hashes are made."""
+    """Read this rank's images and store what is needed of each. Without a scorer only hashes are made."""
     size = scorer.input_size if scorer else None
     fingerprint: dict[str, Any] = {'images': fingerprint_files(images.names, images.root)}
     if scorer:

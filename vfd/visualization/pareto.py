@@ -1,4 +1,4 @@
-"""A score against what a network costs and against its true accuracy, and which networks nobody beats at both."""
+"""A score against a network's cost and its true accuracy, with the networks that no other beats at both."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _draw_costs(
     _points(axes, values, scores, theme)
     axes.plot(
         [values[i] for i in front], [scores[i] for i in front], color=theme.series[0], linewidth=1.6, marker='o',
-        markersize=4.5, label='nobody is better and smaller',
+        markersize=4.5, label='no other is better and smaller',
     )  # fmt: skip
     if max(values) > 20 * max(min(values), 1e-9):
         axes.set_xscale('log')

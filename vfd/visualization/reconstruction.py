@@ -1,4 +1,4 @@
-"""What a masked autoencoder sees, predicts and feels: one picture."""
+"""Input, prediction and features of a masked autoencoder in one picture."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _SMALL = 128  # pixels: smaller pictures are drawn with sharp pixels
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """An image and what a model makes of it. H, W are divisible by the patch's side; h, w count patches.
+    """An image and a model's predictions for it. H, W are divisible by the patch's side; h, w count patches.
 
     Attributes:
         image: (H, W, 3) RGB in 0..1.
-        hidden: (h, w) bool, patches that the network did not see.
+        hidden: (h, w) bool, patches hidden from the network.
         predicted: (H, W, 3) prediction for every patch, not clipped; None for a method without pixels.
         features: name -> (D, h, w), of equal D: student, and teacher where it is known.
         notes: sentences for the caption.

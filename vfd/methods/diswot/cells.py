@@ -34,7 +34,7 @@ def cross_cells(one: Cell, other: Cell, rng: random.Random) -> Cell:
 def isomorphism_key(cell: Cell, drop_zeros: bool = True) -> str:
     """Return the benchmark's own string, equal for cells which compute the same function up to the names of nodes.
 
-    It still tells some of them apart: how many zeros are added, and which nodes only hand a sum on.
+    It still differs for some of them: by how many zeros are added, and which nodes only pass a sum on.
 
     Args:
         cell: six operations.

@@ -1,4 +1,4 @@
-"""Search spaces of networks that others wrote: models of timm by name or pattern, and any config with sampled fields.
+"""Search spaces of existing networks: models of timm by name or pattern, and any config with sampled fields.
 
 Their sizes are counted on the meta device: nothing is computed.
 """
@@ -30,7 +30,7 @@ def build_student(config: Mapping[str, Any]) -> nn.Module:
     """Build the student of a config.
 
     Raises:
-        Exception: whatever its library says of a config that it cannot build.
+        Exception: whatever its library raises for a config that it cannot build.
     """
     return MODELS.build(ConfigDict(copy.deepcopy(dict(config))))
 

@@ -118,5 +118,5 @@ class DisWOT(Distiller):
 
     @property
     def _compares(self) -> bool:
-        """Whether any term looks at maps."""
+        """Whether any term compares maps."""
         return self.relation_loss is not None or self.channel_loss is not None

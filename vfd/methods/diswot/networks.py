@@ -1,6 +1,6 @@
-"""What scores ask of an untrained network: its maps, its pooled vector, its logits; and how it is made untrained.
+"""Outputs of an untrained network for the scores: maps, pooled vector, logits; and the untrained weights.
 
-Two kinds of network answer: those with timm's ``forward_features`` and ``forward_head`` (all of timm, and the ones of
+Supported are networks with timm's ``forward_features`` and ``forward_head`` (all of timm, and the ones of
 :mod:`vfd.backbones`), and mmpretrain's ``ImageClassifier`` with a linear head.
 """
 
@@ -26,7 +26,7 @@ class NetworkOutputs:
         features: (B, C, H, W), or (B, C, N) of tokens: what the pooling reads. (B, C) where a network gives no map.
         pooled: (B, C), what the classifier reads.
         logits: (B, K).
-        stages: maps of the stages, where they were asked for.
+        stages: maps of the stages, with ``stages=True``.
     """
 
     features: Tensor
@@ -78,7 +78,7 @@ def compute_outputs(network: nn.Module, images: Tensor, stages: bool = False) ->
     Args:
         network: see the module.
         images: (B, 3, H, W).
-        stages: whether the maps of the stages are wanted too.
+        stages: whether to return the maps of the stages too.
     """
     network = plain_network(network)
     if hasattr(network, 'forward_head'):

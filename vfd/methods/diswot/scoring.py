@@ -1,4 +1,4 @@
-"""Scores of a student for a teacher: both untrained, one batch, the teacher asked once.
+"""Scores of a student for a teacher: both untrained, one batch, one pass of the teacher.
 
     scorer = StudentScorer(teacher=dict(type='vfd.TimmSource', model_name='cifar_resnet110', num_classes=100),
                            scorers=['sum', 'nwot'], batches=[(images, labels)])
@@ -55,7 +55,7 @@ KD_LOSSES: dict[str, tuple[str, Callable[..., Tensor]]] = {
     'sp': ('features', sample_relations.similarity_preserving),
     'ickd': ('features', feature_maps.channel_correlation),
 }
-SAME_WIDTH = ('fitnet', 'cc', 'kdsvd')  # compare number by number; ickd says so itself
+SAME_WIDTH = ('fitnet', 'cc', 'kdsvd')  # compare number by number; ickd raises by itself
 QUIRKS = ('quirk_first_sample_map', 'quirk_first_sample_pooled', 'quirk_benchmark_script')
 METRICS = ('semantic', 'relation', 'sum')
 SCORERS = (*METRICS, *QUIRKS, *KD_LOSSES, *ZERO_COST)
@@ -64,7 +64,7 @@ SEMANTIC = ('semantic', 'sum', 'quirk_benchmark_script')
 
 @dataclass(frozen=True)
 class TeacherView:
-    """What is kept of the teacher for one seed, in float64."""
+    """The teacher's values for one seed, in float64."""
 
     outputs: NetworkOutputs
     gradient: Tensor | None  # (K, C) of the classifier, where the semantic metric is wanted
@@ -129,7 +129,7 @@ class StudentScorer:
 
         Raises:
             UserError: the student cannot be compared with the teacher, or gives NaN.
-            Exception: whatever its library says of a config that it cannot build.
+            Exception: whatever its library raises for a config that it cannot build.
         """
         found: dict[str, list[float]] = {name: [] for name in self.scorers}
         for number, seed in enumerate(self.seeds if self.scorers else ()):
@@ -158,7 +158,7 @@ class StudentScorer:
     def _untrained(self, network: nn.Module) -> nn.Module:
         if self.init == 'default' and isinstance(network, BaseModule):
             with quiet_init_weights(network):  # two lines a parameter and candidate otherwise
-                network.init_weights()  # OpenMMLab's networks are initialised only when asked; timm's are when built
+                network.init_weights()  # OpenMMLab's networks are initialised only by this call; timm's are when built
         network = plain_network(network)
         if self.init == 'gaussian':
             gaussian_init(network)

@@ -1,6 +1,6 @@
 """Ways to go through a search space: all of it, at random, by aging evolution, by evolution that drops the worst.
 
-A searcher asks the space for candidates (strings) and a function for their scores, larger is better. Everything it
+A searcher takes candidates (strings) from a space and their scores, larger is better, from a function. Everything it
 draws comes from one generator, so that the same seed and the same scores give the same candidates again: an
 interrupted search is simply run once more, and finds its scores stored.
 """
@@ -25,7 +25,7 @@ PARENTS = 5  # parents tried whose children are all refused
 
 
 class Space(Protocol):
-    """What a searcher needs of a search space; candidates are strings."""
+    """Interface of a search space for a searcher; candidates are strings."""
 
     def candidates(self) -> list[str] | None:
         """Return all candidates in a fixed order, or None where they are too many to list."""
@@ -57,7 +57,7 @@ class Searcher(Protocol):
 
 
 class _Planned:
-    """A searcher that knows whom it will score before it scores anybody: ranks can share its plan."""
+    """A searcher whose candidates are fixed before any is scored: ranks can share its plan."""
 
     def plan(self, space: Space, is_feasible: IsFeasible, rng: Random) -> list[str]:
         """Return the candidates, in the order in which they are scored."""
@@ -126,7 +126,7 @@ class AgingEvolution:
         population: members.
         tournament: how many are drawn, with replacement.
         crossover: probability that a child comes from two parents (two tournaments) before it mutates. The paper of
-            DisWOT speaks of crossover, its code has none.
+            DisWOT describes crossover, its code has none.
         quirk: ``released`` does what the released code does, for comparison only: the population starts as copies of
             one candidate, limits are checked for this one alone, and the parent is any of the five *worst* of the
             tournament. None searches as intended.

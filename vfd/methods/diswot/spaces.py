@@ -1,6 +1,6 @@
-"""Search spaces that know the size of a network before it is built: CIFAR ResNets, NAS-Bench-201, Zen-NAS structures.
+"""Search spaces with the size of a network before it is built: CIFAR ResNets, NAS-Bench-201, Zen-NAS structures.
 
-A candidate is a string. Every space says what a candidate costs, whether it is worth building, and how it stands in a
+A candidate is a string. Every space gives a candidate's cost, whether it is worth building, and how it stands in a
 config as a student.
 """
 
@@ -33,7 +33,7 @@ from vfd.methods.diswot.structures import MOVES, cross_structures, mutate_struct
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs.
+    """Cost of a network.
 
     Attributes:
         flops: multiply-accumulates of one image.
@@ -45,14 +45,14 @@ class Cost:
 
 
 class StudentSpace:
-    """What the search asks of a space; see :class:`vfd.methods.diswot.searchers.Space` for the rest.
+    """Interface of a space for the search; see :class:`vfd.methods.diswot.searchers.Space` for the rest.
 
     Args:
         num_classes: K of every student.
         input_size: side of the images in pixels.
     """
 
-    unknown: Mapping[str, str] = {}  # what was asked for and does not exist: name -> reason
+    unknown: Mapping[str, str] = {}  # requested names that do not exist: name -> reason
 
     def __init__(self, num_classes: int, input_size: int) -> None:
         self.num_classes = num_classes

@@ -13,7 +13,7 @@ SMALLEST, LARGEST = 8, 2048  # channels, in steps of 8
 
 @dataclass(frozen=True)
 class Moves:
-    """How far a mutation goes.
+    """Range of a mutation.
 
     Attributes:
         factors: of channels and bottleneck.

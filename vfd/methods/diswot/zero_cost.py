@@ -37,7 +37,7 @@ def zero_cost(
     """Compute the proxies of one network.
 
     Args:
-        network: a classifier with the weights to be judged.
+        network: a classifier with the weights to be scored.
         images: (B, 3, H, W).
         labels: (B,).
         names: some of ``ZERO_COST``.

@@ -48,7 +48,7 @@ class DMAE(Distiller):
 
     Args:
         student: config of a :class:`vfd.MaskedAutoencoder`.
-        teacher: config of a :class:`vfd.Teacher` whose source answers at ``block.<k>`` for visible patches:
+        teacher: config of a :class:`vfd.Teacher` whose source has ``block.<k>`` taps for visible patches:
             :class:`vfd.MAESource` or a transformer of :class:`vfd.TimmSource` with the same grid of patches. The taps
             are filled in.
         align: pairs of blocks (from 0; negative ones count from the end) whose outputs are compared.

@@ -1,4 +1,4 @@
-"""Records of whole mixed batches (the ``batch_config`` layout of SRe2L): labels that were asked of the mixed image.
+"""Records of whole mixed batches (the ``batch_config`` layout of SRe2L): labels that the teacher gave the mixed image.
 
 A file ``epoch_0/batch_0.tar`` (of ``torch.save``) holds ``[coords, flips, mix_index, mix_lambda, mix_bbox, logits]``:
 boxes as fractions (B, 4), flips (B,), the partner of every row (B,), the share of the row itself, the pasted box

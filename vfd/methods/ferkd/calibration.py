@@ -34,7 +34,7 @@ EXAMPLES = 512  # images, spread over the store, whose crops may be shown
 
 @dataclass
 class CalibrationSummary:
-    """What calibration did to a store.
+    """Result of the calibration of a store.
 
     Attributes:
         rule: with the thresholds that were used.

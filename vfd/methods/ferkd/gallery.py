@@ -1,4 +1,4 @@
-"""Look at what region calibration does: to a store, and to one image."""
+"""Pictures of region calibration: of a store, and of one image."""
 
 from __future__ import annotations
 

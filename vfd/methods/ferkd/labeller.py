@@ -1,4 +1,4 @@
-"""What a relabelling config builds: teachers, and how their answers for random crops are made and stored."""
+"""The model of a relabelling config: teachers, and how their labels for random crops are made and stored."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RegionLabeller:
         scale: smallest and largest part of an image's area that a crop covers.
         ratio: smallest and largest width / height of a crop.
         temperature: divides the logits.
-        chunk: crops that the teacher sees at once, all of one image; it bounds the memory.
+        chunk: crops in a batch of the teacher, all of one image; it bounds the memory.
         values: ``float32`` or ``float16`` probabilities on disk. Half values are off by up to 2.3e-4.
         seed: of boxes and flips. Those of an image depend on it and on the image's name alone.
         reference: a label store whose boxes and flips are taken instead of drawing new ones.
@@ -121,7 +121,7 @@ class RegionLabeller:
         return self
 
     def check_names(self, names: Sequence[str]) -> None:
-        """Raise UserError when the reference, if there is one, knows none of the images."""
+        """Raise UserError when the reference, if there is one, has none of the images."""
         reference = self.drawer.reference
         if reference is not None and names and not any(name in reference for name in names):
             reference.index_of(names[0])
@@ -140,7 +140,7 @@ class RegionLabeller:
             (N, C) float32 on the labeller's device.
 
         Raises:
-            UserError: an answer is not finite.
+            UserError: an output is not finite.
         """
         total: Tensor | None = None
         for one, crops in zip(self.teachers, pixels, strict=True):

@@ -27,7 +27,7 @@ PER = ('batch', 'image')
 
 @dataclass(frozen=True)
 class Mix:
-    """What happens to N rows.
+    """Mix of N rows.
 
     Attributes:
         partner: (N,) int64: the row that each row is mixed with.

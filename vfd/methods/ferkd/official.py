@@ -60,7 +60,7 @@ def official_to_store(
         images: folder of the images, whose sizes turn fractions into pixels.
         out: folder of the store. Interrupted, the conversion goes on.
         classes: C.
-        label_type: default: what the shape of the labels says; ``marginal_smoothing`` for ids and values of k classes.
+        label_type: default: by the shape of the labels; ``marginal_smoothing`` for ids and values of k classes.
         values: ``float32`` or ``float16``.
 
     Returns:

@@ -43,7 +43,7 @@ _LOOKED_FOR = 50  # images, spread over the store, of which one has to be there
 
 @DATASETS.register_module()
 class StoredCropDataset(Dataset):
-    """``num_crops`` random stored crops of an image, and what the teacher said of them.
+    """``num_crops`` random stored crops of an image, with the teacher's labels.
 
     An item is ``{'inputs': (num_crops, 3, S, S) uint8 BGR, 'data_samples': DataSample}``. The sample has ``img_path``,
     ``ground_truth`` (-1: not known), ``num_classes``, ``label_type`` and, as an array, ``stored_label`` (num_crops,
@@ -62,7 +62,7 @@ class StoredCropDataset(Dataset):
 
     Raises:
         MissingFileError: there is no store, or its images are not in ``data_root``.
-        UserError: more crops are asked for than are stored, or settings of the calibration are wrong.
+        UserError: more crops are requested than are stored, or settings of the calibration are wrong.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class StoredCropDataset(Dataset):
     def _check_images(self) -> None:
         """Check that this is the data set that was labelled; single images may be gone."""
         if not len(self.store):
-            return  # the loader says that the data set is empty
+            return  # the loader reports that the data set is empty
         some = np.unique(np.linspace(0, len(self) - 1, _LOOKED_FOR).astype(int))
         if not any(fileio.exists(self.get_data_info(int(index))['img_path']) for index in some):
             raise MissingFileError(

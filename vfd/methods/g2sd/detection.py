@@ -1,4 +1,4 @@
-"""G2SD, detection stage: a detector is fine-tuned while a bigger one shows it where there is something to see.
+"""G2SD, detection stage: a detector is fine-tuned under a bigger one, weighted by its objectness.
 
 Paper: "Generic-to-Specific Distillation of Masked Autoencoders", CVPR 2023, arXiv 2302.14771. Besides its own losses,
 the student's feature maps (through one convolution a level) and its objectness follow the teacher's, weighted by the
@@ -144,11 +144,11 @@ class G2SDDetector(Distiller):
         return {'iteration': self.iteration}
 
     def load_method_state(self, state: dict[str, int]) -> None:
-        """Take up what :meth:`method_state` gave."""
+        """Load what :meth:`method_state` returned."""
         self.iteration = state['iteration']
 
     def _check_heads(self, head: Any, source: MMDetSource) -> None:
-        """Raise unless both networks answer on the same grids for the same anchors."""
+        """Raise unless both networks have the same grids and anchors."""
         if not all(hasattr(head, name) for name in ('prior_generator', 'num_base_priors', 'in_channels')):
             raise UserError(
                 f"G2SDDetector: the student's {type(head).__name__} is not built on anchors; take mmdet.RPNHead."

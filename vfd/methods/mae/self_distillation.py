@@ -2,7 +2,7 @@
 
 Paper: "Self-Distillation for Further Pre-training of Transformers", ICLR 2023, arXiv 2210.02871. Stage 1 goes on with
 MAE on the new images; its encoder is the teacher. Stage 2, this model, starts again from the *original* weights and
-pulls what the network makes of whole images to what the teacher makes of them. In a config::
+pulls the network's features of whole images to the teacher's. In a config::
 
     model = dict(
         type='vfd.SelfDistillMAE',
@@ -37,15 +37,15 @@ Target = Literal['cls', 'all']
 Reduction = Literal['sum', 'mean']
 TAPS: dict[Target, str] = {'cls': 'cls', 'all': 'latent'}  # of the teacher
 
-THUMBNAIL = 'thumbnail'  # what a store holds of each image beside the teacher's answer
+THUMBNAIL = 'thumbnail'  # what a store holds of each image beside the teacher's features
 _THUMBNAIL_SIDE = 4
-_CHECKED_BATCHES = 10  # in which stored answers are compared with the images
+_CHECKED_BATCHES = 10  # in which stored features are compared with the images
 _EQUAL = 1e-10  # squared distance over squared length: far below any training, far above rounding
 
 
 @MODELS.register_module()
 class SelfDistillMAE(Distiller):
-    """Pre-trains a masked autoencoder further, under a teacher that did so already.
+    """Pre-trains a masked autoencoder further, under a teacher that was pre-trained further before.
 
     Args:
         student: config of a :class:`vfd.MaskedAutoencoder`; its ``checkpoint`` holds the weights that stage 1 started
@@ -66,7 +66,7 @@ class SelfDistillMAE(Distiller):
         UserError: settings that contradict each other, a student with drop path or without pixel head.
     """
 
-    inference_settings: ClassVar[dict[str, Any]] = {'target': 'all'}  # the teacher answers for every patch
+    inference_settings: ClassVar[dict[str, Any]] = {'target': 'all'}  # the teacher outputs every patch
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from vfd.visualization.theme import Theme, new_figure, style_axes, to_png
 
 @dataclass(frozen=True)
 class TokenMaps:
-    """What is drawn of one network.
+    """Values to draw of one network.
 
     Attributes:
         name: in the legend and at the rows.

@@ -193,9 +193,7 @@ def _pipeline(cfg: Config) -> Compose:
     dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     steps = copy.deepcopy(dataset.get('pipeline') or [])
     if not steps:
-        raise UserError(
-            'the config has no train_dataloader.dataset.pipeline, which says how images are prepared'
-        )
+        raise UserError('the config has no train_dataloader.dataset.pipeline, which prepares the images')
     for step in steps:
         if str(step['type']).rpartition('.')[2] == 'RandomCrop':
             step['type'] = 'mmpretrain.CenterCrop'

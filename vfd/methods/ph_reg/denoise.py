@@ -42,12 +42,12 @@ TAP = 'dense'
 
 @MODELS.register_module()
 class DenseSource:
-    """A transformer with registers (or with none) as the network of a teacher that answers at ``dense``.
+    """A transformer with registers (or with none) as the network of a teacher with the tap ``dense``.
 
     Args:
-        network: config of a :class:`vfd.RegisterViT` or :class:`vfd.RegisterCLIP`. ``num_registers`` is 0 unless it
-            says otherwise. It loads files itself: positions of another grid are interpolated as its ``pos_interp``
-            says, whatever the teacher's ``resize_pos_embed``.
+        network: config of a :class:`vfd.RegisterViT` or :class:`vfd.RegisterCLIP`. ``num_registers`` is 0 unless it is
+            set there. It loads files itself: positions of another grid are interpolated by its ``pos_interp``,
+            whatever the teacher's ``resize_pos_embed``.
         taps: ``dense``, the patch tokens (B, T, D'), row by row.
         pretrained: take the published weights; :class:`vfd.Teacher` sets it.
     """
@@ -72,11 +72,11 @@ class DenseSource:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the answers depend on beside weights and images; goes into the teacher's fingerprint."""
+        """Settings that change the features, beside weights and images; part of the teacher's fingerprint."""
         return self.network.settings
 
     def load(self, file: StateFile) -> LoadReport:
-        """Fill the network; :class:`vfd.Teacher` asks.
+        """Load the network's weights; :class:`vfd.Teacher` calls this.
 
         Raises:
             UserError: a tensor is missing or of another shape, or the file has another number of registers.
@@ -107,11 +107,11 @@ class DenoisedTeacher(Teacher):
         source: config of the network: :class:`DenseSource`, or any source of :mod:`vfd.teachers` with a ``stage.<k>``
             tap of a transformer.
         checkpoint: as in :class:`vfd.Teacher`.
-        taps: one tap, whose answer is (B, T, D) or a map (B, D, h, w).
+        taps: one tap, whose features are (B, T, D) or a map (B, D, h, w).
         num_views: N; 10 as published. 1 gives the features of the image as it is.
         shift_frac: largest shift over the side of the image.
         offset_sampling: ``fps`` or ``uniform``, see :func:`~vfd.methods.ph_reg.views.sample_views`.
-        chunk: views that run at once. Memory grows with it; the answer does not depend on it. None: on a
+        chunk: views that run at once. Memory grows with it; the result does not depend on it. None: on a
             CPU as many as have 2048 patches together (1 at 518 px), 32 elsewhere.
         kwargs: the other settings of :class:`vfd.Teacher` (``dtype``, ``compile``, ``input_size`` ...).
 
@@ -181,14 +181,14 @@ class DenoisedTeacher(Teacher):
         return {tap: denoise_images(features, images, views, white, self.patch_size, self.chunk)}
 
     def undenoised(self, images: Tensor) -> dict[str, Any]:
-        """Compute the features of the images as they are, for comparison; arguments and answer as of a call."""
+        """Compute the features of the images as they are, for comparison; arguments and result as of a call."""
         single = copy.copy(self)
         single.num_views = 1
         return single(images, seed=torch.zeros(len(images), 3, dtype=torch.long))
 
     @property
     def view_settings(self) -> dict[str, Any]:
-        """How views are drawn, in plain types."""
+        """Settings of the views, in plain types."""
         return {name: getattr(self, name) for name in ('num_views', 'shift_frac', 'offset_sampling')}
 
     def fingerprint(self) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def denoise(
     """Average over views, which are gathered as tokens; equal views are computed once and count as often as drawn.
 
     Args:
-        network: answers for embedded patches.
+        network: outputs features of embedded patches.
         images: (B, 3, H, W), normalised.
         views: (B, N, ...).
         fill: (3,), the normalised colour of what is outside an image: white.

@@ -1,4 +1,4 @@
-"""Show what registers change in the dense features of a transformer: from a config and a checkpoint of its training."""
+"""Show how registers change the dense features of a transformer: from a config and a checkpoint of its training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PREPROCESSOR = {
 
 
 class RegisterInferencer:
-    """Compares a transformer, its denoised features, and its twin with registers.
+    """Compares a transformer, its denoised features, and the transformer with registers.
 
     Args:
         config: of a training with ``vfd.PHReg``.

@@ -1,8 +1,8 @@
-"""PH-Reg: a trained vision transformer gets register tokens and learns its own denoised features.
+"""PH-Reg: a trained vision transformer gets register tokens and is trained on its own denoised features.
 
 Paper: "Vision Transformers with Self-Distilled Registers", NeurIPS 2025, arXiv 2505.21501. The teacher is the
 transformer as it is, averaged over shifted and mirrored views; the student is the same transformer with registers, and
-sees the image. No labels are read. In a config::
+gets the image. No labels are read. In a config::
 
     model = dict(
         type='vfd.PHReg',

@@ -1,6 +1,6 @@
-"""The denoised targets of a fixed set of images are computed once.
+"""Compute the denoised targets of a fixed set of images once.
 
-NOT the published training, in which every epoch sees another crop and other views: here each image has one crop and one
+NOT the published training, in which every epoch has another crop and other views: here each image has one crop and one
 set of views. It saves the teacher, about four fifths of every step. In a config::
 
     custom_hooks = [dict(type='vfd.DenoisedCacheHook', store='work_dirs/<name>/targets')]

@@ -102,7 +102,7 @@ def sample_views(
         shift_frac: largest shift over the side of the grid; 0.15 as published.
         seeds: three numbers: of the shifts, of the flips, of the first shift taken.
         sampling: ``fps`` takes the N of 10 N random shifts that lie farthest apart, corners first, as the released
-            code does; ``uniform`` takes N random shifts, as the paper's text says [ours: of whole patches].
+            code does; ``uniform`` takes N random shifts, as in the paper's text [ours: of whole patches].
 
     Returns:
         N views.
@@ -169,7 +169,7 @@ def token_index(grid: tuple[int, int], views: Views, device: torch.device | str 
 
 
 class ViewAverage:
-    """The mean, at every patch of every image, of what the views say of it.
+    """The mean, at every patch of every image, of the views' features there.
 
     Args:
         images: B.

@@ -34,7 +34,7 @@ MODELS.register_module(module=FeatureDistanceLoss)
 
 @MODELS.register_module()
 class SSLDDistiller(Distiller):
-    """Trains ``student`` to answer as ``teacher`` does.
+    """Trains ``student`` to output what ``teacher`` outputs.
 
     Args:
         student: config of a classifier whose ``tensor`` mode gives logits (mmpretrain's ``TimmClassifier`` and

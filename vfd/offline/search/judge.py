@@ -1,4 +1,4 @@
-"""Limits and scores of candidates during a search, with everything that was refused counted."""
+"""Limits and scores of candidates during a search; refused candidates are counted."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vfd.offline.search.record import ScoreRecord, StoredScores
 from vfd.offline.search.settings import SIZES, SearchSettings
 
 INVALID = float('-inf')
-FAILURES = ('failed', 'unknown')  # kinds of refusal that nobody asked for by a limit
+FAILURES = ('failed', 'unknown')  # kinds of refusal that no limit caused
 
 
 @dataclass
 class Candidate:
-    """What is known of a candidate that was scored.
+    """A scored candidate.
 
     Attributes:
         name: the candidate.
@@ -43,7 +43,7 @@ class Candidate:
 
 
 class Judge:
-    """Admits candidates and scores them, once each; of those with the same graph the first one.
+    """Checks candidates and scores them, once each; of those with the same graph the first one.
 
     Args:
         space: the search space.
@@ -69,7 +69,7 @@ class Judge:
         self._scored: dict[str, str] = {}  # graph -> the first candidate that has it
 
     def is_feasible(self, candidate: str) -> bool:
-        """Return whether a candidate is alive, can be built and keeps the limits."""
+        """Return whether a candidate is valid, can be built and keeps the limits."""
         if candidate not in self._admitted:
             self._admitted[candidate] = self._admit(candidate)
         return self._admitted[candidate]
@@ -77,7 +77,7 @@ class Judge:
     def evaluate(self, candidate: str) -> float:
         """Return the mean of the first score; minus infinity for one that cannot be scored.
 
-        Not every searcher asks for admission first: the released evolution checks its first member alone.
+        Not every searcher checks :meth:`is_feasible` first: the released evolution checks its first member alone.
         """
         known = self._cost(candidate)
         if known is None:
@@ -126,7 +126,7 @@ class Judge:
             try:
                 cost = self.space.cost(candidate)
                 self._costs[candidate] = Candidate(candidate, cost.flops, cost.params)
-            except Exception as error:  # whatever a library says of a network that it cannot build
+            except Exception as error:  # whatever a library raises for a network that it cannot build
                 self._refuse(candidate, 'failed', _said(error))
                 self._costs[candidate] = None
         return self._costs[candidate]

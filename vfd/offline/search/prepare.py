@@ -1,4 +1,4 @@
-"""What a search's config asks for, built and checked."""
+"""Build and check the parts of a search's config."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class SearchContext:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the scores."""
+        """Values that decide the scores."""
         settings = self.settings
         return {
             'space': settings.space, 'teacher': self.teacher, 'scorers': list(settings.computed_scorers),
@@ -81,7 +81,7 @@ class SearchContext:
         settings = self.settings
         counts = sorted({len(images) for images, _ in self.batches})
         images = f'{counts[0]} to {counts[-1]}' if len(counts) > 1 else str(counts[0])
-        fewer = f'; {settings.batch_size} were asked for' if counts != [settings.batch_size] else ''
+        fewer = f'; {settings.batch_size} were requested' if counts != [settings.batch_size] else ''
         return (
             f'{", ".join(settings.scorers)}: {settings.seeds} seed(s) x {images} images ({settings.images}{fewer}), '
             f'{settings.init} weights; scores: {self.folder}'

@@ -1,4 +1,4 @@
-"""What the user sees while candidates are scored."""
+"""Plan and progress of the scoring of candidates."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ SEED_BYTES = 200  # of a candidate's line in the record, about
 
 
 class SearchProgress:
-    """A plan as soon as the first candidate has told how long one takes, then the progress.
+    """A plan as soon as the first candidate was timed, then the progress.
 
     Args:
         step: of the search.
-        total: candidates that will be asked for.
+        total: candidates that will be scored.
         known: those of them whose scores an earlier run has stored.
         seeds: scores a candidate.
     """

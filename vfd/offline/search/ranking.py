@@ -1,4 +1,4 @@
-"""From scores to a ranking."""
+"""Rank candidates by their scores."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ CUT_OFF = re.compile(rb'[0-9a-f]{0,8}( (\{.*)?)?', re.DOTALL)  # the beginning o
 
 
 class ScoreRecord:
-    """An append-only file of JSON lines, each with its checksum; the first line says what was searched for.
+    """An append-only file of JSON lines, each with its checksum; the first line holds the search's fingerprint.
 
     A last line that a kill has cut is dropped. A file that is damaged, that another process is writing, or that
     belongs to other settings, another teacher or other images is refused. What is marked ``again`` (a failure that
@@ -68,7 +68,7 @@ class ScoreRecord:
         self.entries[entry['candidate']] = entry
 
     def refresh(self) -> None:
-        """Take in what the records of other ranks say by now."""
+        """Read the current records of other ranks."""
         for path in record_paths(self.path.parent):
             if path != self.path:
                 head, entries, _ = read_record(path)
@@ -91,7 +91,7 @@ class ScoreRecord:
 
 
 class StoredScores:
-    """All records of a folder, to be looked at only.
+    """All records of a folder, read-only.
 
     Args:
         folder: of the search.

@@ -1,4 +1,4 @@
-"""What a search tells: the ranking beside what size alone would say, and how scores and accuracies agree."""
+"""Report of a search: the ranking beside that by size alone, and how scores and accuracies agree."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from vfd.visualization.theme import LIGHT
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
         ranking: candidates, best first.

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from vfd.apis.check import TOP_LEVEL_KEYS
 
-# What a student's config says of training and not of the network.
+# Keys of a student's config about training and not about the network.
 _OF_TRAINING = ('loss', 'train_cfg', 'with_cp', 'data_preprocessor', 'init_cfg')
 
 
