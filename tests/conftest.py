@@ -6,6 +6,10 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
+from vfd import compat
+
+compat.install()  # before a test module imports an OpenMMLab package
+
 # Tiny networks lose more to the hand-over between threads than they gain.
 torch.set_num_threads(1)
 

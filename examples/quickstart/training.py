@@ -23,7 +23,7 @@ from quickstart.data import ImageFolders
 from quickstart.teacher import as_input, load_images, unlabelled_name
 from vfd.apis.training import run
 from vfd.evaluation import knn_predict
-from vfd.export import LiveStudent, live_student
+from vfd.export import LoadedStudent, live_student
 from vfd.stores import atomic_write
 from vfd.students import forward_taps
 from vfd.visualization import read_scalars
@@ -108,7 +108,7 @@ def last_checkpoint(folder: Path) -> Path:
     return folder / Path(pointer.read_text().strip()).name if pointer.exists() else pointer
 
 
-def student_knn(student: LiveStudent, data: ImageFolders) -> float:
+def student_knn(student: LoadedStudent, data: ImageFolders) -> float:
     """Accuracy of nearest neighbours among the labelled images, in the space of the student's pooled features."""
     labelled, test = data.files('labelled'), data.files('test')
     # The labelled images lie among the unlabelled ones too; asking for those keeps one rule with the teacher.
@@ -119,7 +119,7 @@ def student_knn(student: LiveStudent, data: ImageFolders) -> float:
     return float(np.mean(predicted == [data.label(file) for file in test]))
 
 
-def student_features(student: LiveStudent, data: ImageFolders, files: list[str]) -> np.ndarray:
+def student_features(student: LoadedStudent, data: ImageFolders, files: list[str]) -> np.ndarray:
     """Pooled features (N, D) of a student."""
     parts = []
     with torch.inference_mode():

@@ -8,7 +8,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 
 from vfd.engine import Runner
-from vfd.engine.hooks.answer_cache import AnswerCacheHook
+from vfd.engine.hooks.answer_cache import TeacherOutputCacheHook
 from vfd.errors import BadDataError
 from vfd.registry import DATASETS, HOOKS, MODELS
 from vfd.stores import Store
@@ -65,7 +65,7 @@ class CloudNet(BaseModel):
         return {'loss_sum': (self.student(torch.stack(inputs['points'])) - target).square().mean()}
 
 
-class SumCache(AnswerCacheHook):
+class SumCache(TeacherOutputCacheHook):
     title = 'sums'
 
     def check(self, model):

@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler
 
 from vfd.engine import EpochTrainLoop, IterTrainLoop, SampleStream
 from vfd.engine.bad_data import BadSample, is_bad_data
-from vfd.engine.stream import Draw, _spread
+from vfd.engine.stream import SampleIndex, _spread
 from vfd.errors import BadDataError, MissingFileError, UserError
 
 BAD = {'dataset': {'bad': (3, 4, 5, 17)}}
@@ -137,10 +137,10 @@ def test_other_errors_of_a_pipeline_are_not_hidden(error, toy, tmp_path):
     stream = SampleStream(toy.ToyDataset(), 0, training=True, strict=False)
     stream.dataset.prepare_data = Raise()
     if isinstance(error, UserError):
-        assert stream.__getitems__([Draw(0, 0, 0)])[0].error == 'a mistake'
+        assert stream.__getitems__([SampleIndex(0, 0, 0)])[0].error == 'a mistake'
     else:
         with pytest.raises(ValueError, match='a defect'):
-            stream.__getitems__([Draw(0, 0, 0)])
+            stream.__getitems__([SampleIndex(0, 0, 0)])
 
 
 @pytest.mark.parametrize('length', [1, 2, 3, 10, 997])
@@ -154,8 +154,8 @@ def test_replacements_reach_every_sample(length):
 def test_the_generators_of_the_main_process_are_left_alone(toy):
     stream = SampleStream(toy.ToyDataset(), 0, training=True, strict=False)
     before = torch.get_rng_state()
-    first = stream.__getitems__([Draw(0, 0, 0), Draw(0, 0, 1)])
-    again = stream.__getitems__([Draw(0, 0, 1)])
+    first = stream.__getitems__([SampleIndex(0, 0, 0), SampleIndex(0, 0, 1)])
+    again = stream.__getitems__([SampleIndex(0, 0, 1)])
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(first[1].sample['inputs'], again[0].sample['inputs'])
     assert not torch.equal(first[0].sample['inputs'], again[0].sample['inputs'])

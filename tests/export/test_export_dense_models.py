@@ -75,7 +75,10 @@ def square(rng):
 def confident(model):
     """Heads of fresh networks answer alike everywhere: give the answers a spread that a wrong export would miss."""
     for name, value in model.state_dict().items():
-        if any(part in name for part in ('fc_cls', 'rpn_cls', 'retina_cls', 'conv_seg', 'conv_logits')):
+        if any(
+            part in name
+            for part in ('fc_cls', 'rpn_cls', 'retina_cls', 'conv_seg', 'conv_logits', 'rel_pos_')
+        ):
             torch.nn.init.normal_(value, std=0.5)
         elif any(part in name for part in ('fc_reg', 'rpn_reg', 'retina_reg')):
             torch.nn.init.normal_(value, std=0.05)

@@ -309,5 +309,5 @@ def test_batches_that_do_not_fit_are_explained():
     with pytest.raises(UserError, match='multiple'):
         build()(images(2, SIDE + 1, SIDE), None, mode='loss')
     smaller = build(teacher=dict(input_size=4 * PATCH))
-    with pytest.raises(UserError, match=r'the student outputs \(36, 24\) an image, the teacher \(16, 24\)'):
+    with pytest.raises(UserError, match=r'the student gives \(36, 24\) an image, the teacher \(16, 24\)'):
         smaller(images(), None, mode='loss')

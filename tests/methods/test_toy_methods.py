@@ -38,7 +38,7 @@ REGIONS = dict(
 CLOUDS = dict(
     type='vfd.ToyOccupancy',
     student=dict(type='vfd.ToyEncoder'),
-    data_preprocessor=dict(type='vfd.ToyPillars'),
+    data_preprocessor=dict(type='vfd.ToyPadding'),
 )
 KINDS = {'depth': DEPTH, 'regions': REGIONS, 'clouds': CLOUDS}
 

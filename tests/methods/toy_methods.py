@@ -119,7 +119,7 @@ class ToyRegions(Distiller):
 
 
 @MODELS.register_module()
-class ToyPillars(BaseDataPreprocessor):
+class ToyPadding(BaseDataPreprocessor):
     """Points of any number as one padded tensor; no image, no normalisation."""
 
     normalization = None

@@ -12,7 +12,7 @@ from vfd.errors import UserError
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-    from vfd.export import Certificate, LiveStudent
+    from vfd.export import ExportReport, LoadedStudent
 
 
 def export(
@@ -23,7 +23,7 @@ def export(
     images: str | Path | Iterable[str | Path] | None = None,
     tolerance: float | None = None,
     part: str | None = None,
-) -> Certificate:
+) -> ExportReport:
     """Write a student in another form, load it there, compare it with the live one and certify that.
 
     The exported folder ``out/<target>`` appears complete, with ``certificate.json`` in it, or not at all.
@@ -97,7 +97,7 @@ def _check_inputs(config: Config, target: str, images: Any) -> None:
         )
 
 
-def _inputs(config: Config, student: LiveStudent, images: Any) -> tuple[Any, list[str], list[Any]]:
+def _inputs(config: Config, student: LoadedStudent, images: Any) -> tuple[Any, list[str], list[Any]]:
     """Return the export's inputs, their names, and the batches to compare where the target does not choose them."""
     from vfd.export import real_images
     from vfd.export.example_inputs import example_inputs
@@ -110,13 +110,13 @@ def _inputs(config: Config, student: LiveStudent, images: Any) -> tuple[Any, lis
     return first, ['example_inputs'], [first, second]
 
 
-def _two_batches(artefact: Path, student: LiveStudent, batch: Any) -> list[Any]:
+def _two_batches(artefact: Path, student: LoadedStudent, batch: Any) -> list[Any]:
     from vfd.export.parity import two_batches
 
     return two_batches(batch)
 
 
-def print_certificate(certificate: Certificate) -> None:
+def print_certificate(certificate: ExportReport) -> None:
     """Print a small table, and the lines that load the artefact."""
     from rich.console import Console
     from rich.markup import escape

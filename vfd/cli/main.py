@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import vfd
-from vfd.apis.threads import wait_passively
+from vfd.apis.threads import spin_briefly
 from vfd.compat.packages import missing_package
 from vfd.errors import UserError
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0, 1 where ``doctor`` found something to mend, 2 for a mistake of the user (its text is printed,
         without a traceback), 130 for Ctrl-C.
     """
-    wait_passively()  # some arguments of commands import torch
+    spin_briefly()  # some arguments of commands import torch
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog='vfd', description='Distil vision foundation models into small backbones.'
@@ -68,7 +68,7 @@ def alias(command: str, name: str) -> None:
 
 def guarded(work: Callable[[], int | None]) -> int:
     """Run ``work`` and turn a user's mistake, or a package that is not installed, into one message and an exit code."""
-    wait_passively()
+    spin_briefly()
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # custom_imports of a config are found beside where it is run
     try:

@@ -15,12 +15,12 @@ from mmengine.dist import get_dist_info
 from torch.utils.data import DataLoader, Sampler
 
 from vfd.engine.bad_data import BadDataLog
-from vfd.engine.stream import Draw, SampleStream, StreamCollate
+from vfd.engine.stream import SampleIndex, SampleStream, StreamCollate
 from vfd.errors import BadDataError, UserError
 
 
-class DrawSampler(Sampler):
-    """Yields what a sampler or a batch sampler yields, each index as a :class:`~vfd.engine.stream.Draw`.
+class IndexSampler(Sampler):
+    """Yields what a sampler or a batch sampler yields, each index as a :class:`~vfd.engine.stream.SampleIndex`.
 
     Attributes that are not found here are those of the wrapped sampler.
 
@@ -59,7 +59,9 @@ class DrawSampler(Sampler):
         for position, item in enumerate(self.inner):
             indices = item if isinstance(item, list) else [item]
             if position >= skip:
-                draws = [Draw(int(i), epoch, (drawn + k) * world_size + rank) for k, i in enumerate(indices)]
+                draws = [
+                    SampleIndex(int(i), epoch, (drawn + k) * world_size + rank) for k, i in enumerate(indices)
+                ]
                 yield draws if isinstance(item, list) else draws[0]
             drawn += len(indices)
 
@@ -92,7 +94,7 @@ class StreamLoader(DataLoader):
         own_batches = loader.batch_size is None
         sampler: Any = loader.batch_sampler if own_batches else loader.sampler
         if training:
-            sampler = self.draws = DrawSampler(sampler)
+            sampler = self.draws = IndexSampler(sampler)
         batching: dict[str, Any] = {'batch_sampler': sampler}
         if not own_batches:
             batching = {'sampler': sampler, 'batch_size': loader.batch_size, 'drop_last': loader.drop_last}

@@ -21,7 +21,7 @@ class SkipBatch(Exception):
 
 
 @dataclasses.dataclass
-class Position:
+class LoopState:
     """What is done, so that whatever comes next can be resumed.
 
     Attributes:
@@ -56,7 +56,7 @@ class EpochTrainLoop(EpochBasedTrainLoop):
 
     def __init__(self, runner: Any, dataloader: Any, max_epochs: int, **kwargs: Any) -> None:
         super().__init__(runner, runner.build_train_dataloader(dataloader), max_epochs, **kwargs)
-        self.position = Position()
+        self.position = LoopState()
 
     def run(self) -> Any:
         """Launch training."""
@@ -75,12 +75,12 @@ class EpochTrainLoop(EpochBasedTrainLoop):
         self.runner.model.train()
         start = self.position.batch
         if start:
-            self.runner.restore_generators()
+            self.runner.restore_rng()
         self.dataloader.seek(self._epoch, start)
         for idx, data_batch in enumerate(self.dataloader, start):
             self.run_iter(idx, data_batch)
         epoch = self._epoch + 1
-        self.position = Position(epoch=epoch, iter=self._iter, data_epoch=epoch, validated=False)
+        self.position = LoopState(epoch=epoch, iter=self._iter, data_epoch=epoch, validated=False)
         self.runner.call_hook('after_train_epoch')
         self._epoch = epoch
 
@@ -88,7 +88,7 @@ class EpochTrainLoop(EpochBasedTrainLoop):
         """One batch."""
         self.runner.call_hook('before_train_iter', batch_idx=idx, data_batch=data_batch)
         outputs = _train_step(self.runner, data_batch)
-        self.position = Position(
+        self.position = LoopState(
             epoch=self._epoch, iter=self._iter + 1, data_epoch=self._epoch, batch=idx + 1
         )
         self.runner.call_hook('after_train_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
@@ -135,7 +135,7 @@ class IterTrainLoop(IterBasedTrainLoop):
         self.dynamic_milestones, self.dynamic_intervals = calc_dynamic_intervals(
             val_interval, dynamic_intervals
         )
-        self.position = Position()
+        self.position = LoopState()
 
     def run(self) -> Any:
         """Launch training."""

@@ -16,7 +16,7 @@ from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType, _ParamScheduler
 
 from vfd.engine.loader import StreamLoader
-from vfd.engine.loops import EpochTrainLoop, Position
+from vfd.engine.loops import EpochTrainLoop, LoopState
 from vfd.errors import UserError
 from vfd.registry import DATASETS, LOOPS, PARAM_SCHEDULERS
 
@@ -115,7 +115,7 @@ class MultiCropEpochLoop(EpochTrainLoop):
     def __init__(
         self, runner: Any, dataloader: Any, max_epochs: int, single_crop_warmup: int = 0, **kwargs: Any
     ) -> None:
-        self.position = Position()
+        self.position = LoopState()
         self.passes = [Pass(0, 0)]  # until the number of crops is known
         self.pass_epochs = 1  # that the last pass counted as
         self._loaders: dict[int, StreamLoader] = {}
@@ -157,7 +157,7 @@ class MultiCropEpochLoop(EpochTrainLoop):
         self.runner.model.train()
         start = self.position.batch
         if start:
-            self.runner.restore_generators()
+            self.runner.restore_rng()
         loader.seek(begin, start)
         for idx, data_batch in enumerate(loader, start):
             self.run_iter(idx, data_batch)
@@ -166,7 +166,7 @@ class MultiCropEpochLoop(EpochTrainLoop):
         self._epoch = end - 1  # hooks take this for the epoch that ends now
         for _ in range(crops - 1):  # mmengine's hook adds the last step
             self._step_schedulers()
-        self.position = Position(epoch=end, iter=self._iter, data_epoch=end, validated=False)
+        self.position = LoopState(epoch=end, iter=self._iter, data_epoch=end, validated=False)
         self.runner.call_hook('after_train_epoch')
         self._epoch = end
         if self.dataloader is not loader:

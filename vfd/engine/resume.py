@@ -2,7 +2,7 @@
 
 ``N`` steps equal ``k`` steps, a kill, and ``N - k`` steps. mmengine saves weights, optimizer, schedulers, EMA, loss
 scaler and log buffers. Added here, in plain tensors and python types: the generators of every rank, the position in
-the data (:class:`~vfd.engine.loops.Position`), gradients in the middle of an accumulation, and the method's own state.
+the data (:class:`~vfd.engine.loops.LoopState`), gradients in the middle of an accumulation, and the method's own state.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def rank_state(model: Any, optim_wrapper: Any) -> dict[str, Any]:
     return state
 
 
-def restore_generators(state: dict[str, Any]) -> None:
+def restore_rng(state: dict[str, Any]) -> None:
     """Set the generators of python, numpy and torch (and this rank's GPU) as they were."""
     random.setstate(state['python'])
     keys, position, has_gauss, gauss = state['numpy']

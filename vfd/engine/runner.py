@@ -26,7 +26,7 @@ from vfd.engine.contract import TrainedMethod
 from vfd.engine.distributed import cpu_group, init_cpu_group
 from vfd.engine.hooks import BadDataHook, CheckpointHook, InterruptHook, NonFiniteHook, ProgressHook
 from vfd.engine.loader import StreamLoader
-from vfd.engine.loops import EpochTrainLoop, IterTrainLoop, Position
+from vfd.engine.loops import EpochTrainLoop, IterTrainLoop, LoopState
 from vfd.engine.quiet import quiet_init_weights, quieten
 from vfd.engine.work_dir import StartFolders
 from vfd.errors import MissingFileError, UserError
@@ -352,9 +352,9 @@ class Runner(_Runner):
                 'start anew'
             )
             if hasattr(loop, 'position'):
-                loop.position = Position(epoch=loop.epoch, iter=loop.iter, data_epoch=loop.epoch)
+                loop.position = LoopState(epoch=loop.epoch, iter=loop.iter, data_epoch=loop.epoch)
             return
-        loop.position = Position(**state['position'])
+        loop.position = LoopState(**state['position'])
         batches = len(loop.dataloader)
         if batches != state['batches'] and loop.position.batch and isinstance(loop, EpochTrainLoop):
             raise UserError(
@@ -398,12 +398,12 @@ class Runner(_Runner):
             self.logger.info(
                 f'{unfinished} gradients of an unfinished accumulation restored: nothing is lost'
             )
-        self.restore_generators()
+        self.restore_rng()
 
-    def restore_generators(self) -> None:
+    def restore_rng(self) -> None:
         """Called by the training loop right before the first resumed step."""
         if self._rank_state is not None:
-            resume.restore_generators(self._rank_state)
+            resume.restore_rng(self._rank_state)
 
 
 def _accumulative_counts(wrapper: Any) -> int:

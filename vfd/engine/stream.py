@@ -30,7 +30,7 @@ from vfd.errors import UserError
 MAX_REPLACEMENTS = 1000
 
 
-class Draw(NamedTuple):
+class SampleIndex(NamedTuple):
     """One draw of the sampler."""
 
     sample: int  # its index in the data set
@@ -38,7 +38,7 @@ class Draw(NamedTuple):
     number: int  # position in that pass, counted over all ranks
 
 
-class Fetched(NamedTuple):
+class FetchResult(NamedTuple):
     """What a draw gave: a sample, or none and the reason."""
 
     sample: Any
@@ -64,7 +64,7 @@ def seed_everything(*key: int) -> None:
 
 
 @contextmanager
-def generators_kept() -> Iterator[None]:
+def preserve_rng_state() -> Iterator[None]:
     """Put the global generators back on leaving; a worker process has no use for its own, so there it costs nothing."""
     if get_worker_info() is not None:
         yield
@@ -109,36 +109,40 @@ class SampleStream(Dataset):
     def __getitem__(self, index: Any) -> Any:
         return self.dataset[index]
 
-    def __getitems__(self, indices: list) -> list[Fetched]:
+    def __getitems__(self, indices: list) -> list[FetchResult]:
         """The draws of one batch (torch's loader asks for whole batches when a data set can give them)."""
-        with generators_kept():
+        with preserve_rng_state():
             return [self._fetch(index) for index in indices]
 
-    def _fetch(self, index: Any) -> Fetched:
+    def _fetch(self, index: Any) -> FetchResult:
         # In evaluation the sampler is left as it is, and its plain index counts for the draw.
-        draw = index if isinstance(index, Draw) else Draw(index, 0, index if isinstance(index, int) else 0)
+        draw = (
+            index
+            if isinstance(index, SampleIndex)
+            else SampleIndex(index, 0, index if isinstance(index, int) else 0)
+        )
         bad: list[BadSample] = []
         candidates = _spread(draw.sample, len(self)) if self.training else [draw.sample]
         for attempt, candidate in enumerate(candidates):
             seed_everything(self.stream_seed, draw.epoch, draw.number, attempt)
             try:
-                return Fetched(self.dataset[candidate], bad)
+                return FetchResult(self.dataset[candidate], bad)
             except Exception as error:
                 if is_bad_data(error):
                     bad.append(
                         BadSample(sample_name(self.dataset, candidate), str(error) or type(error).__name__)
                     )
                 elif isinstance(error, UserError):
-                    return Fetched(None, bad, str(error))
+                    return FetchResult(None, bad, str(error))
                 else:
                     raise
             if self.strict:
-                return Fetched(
+                return FetchResult(
                     None, bad, f'{bad[0].name}: {bad[0].reason} (strict_data=True stops at the first one)'
                 )
         if not self.training:
-            return Fetched(None, bad)
-        return Fetched(
+            return FetchResult(None, bad)
+        return FetchResult(
             None,
             bad[:1],
             f'{len(bad)} samples tried one after another, of {len(self)}, and none can be used. The first is '
@@ -165,7 +169,7 @@ class StreamCollate:
     def __init__(self, collate: Callable[[list], Any]) -> None:
         self.collate = collate
 
-    def __call__(self, fetched: list[Fetched]) -> Collated:
+    def __call__(self, fetched: list[FetchResult]) -> Collated:
         """Collate."""
         bad = [sample for item in fetched for sample in item.bad]
         error = next((item.error for item in fetched if item.error is not None), None)

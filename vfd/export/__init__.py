@@ -5,19 +5,19 @@ A target is a module with ``TOLERANCE``, ``check(student)``, ``output(student)``
 `vfd.apis.exporting` runs them.
 """
 
-from vfd.export.certificate import Certificate
+from vfd.export.certificate import ExportReport
 from vfd.export.images import real_images
 from vfd.export.parity import Parity, compare
 from vfd.export.parts import PARTS, choose_part
 from vfd.export.staging import staging_folder
-from vfd.export.student import LiveStudent, live_student
+from vfd.export.student import LoadedStudent, live_student
 from vfd.export.target import TARGETS, Target, load_target
 
 __all__ = [
     'PARTS',
     'TARGETS',
-    'Certificate',
-    'LiveStudent',
+    'ExportReport',
+    'LoadedStudent',
     'Parity',
     'Target',
     'choose_part',

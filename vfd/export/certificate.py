@@ -17,14 +17,14 @@ from mmengine.config import Config
 import vfd
 from vfd.export.example_inputs import named_inputs
 from vfd.export.parity import Parity
-from vfd.export.student import LiveStudent
+from vfd.export.student import LoadedStudent
 from vfd.export.timm_form import timm_form
 
 FILE_NAME = 'certificate.json'
 
 
 @dataclass
-class Certificate:
+class ExportReport:
     """Written beside the artefact as ``certificate.json`` and, but for the hashes of ``files``, into its
     metadata.
 
@@ -86,7 +86,7 @@ class Certificate:
 def certify(
     target: str,
     artefact: Path,
-    student: LiveStudent,
+    student: LoadedStudent,
     output: str,
     config: Config,
     parity: Parity,
@@ -94,10 +94,10 @@ def certify(
     inputs: Any,
     names: list[str],
     snippet: str,
-) -> Certificate:
+) -> ExportReport:
     """Collect everything about one export."""
     content = json.dumps(config.to_dict(), sort_keys=True, default=str)
-    return Certificate(
+    return ExportReport(
         target=target,
         part=student.part,
         output=output,
@@ -129,7 +129,7 @@ def certify(
     )
 
 
-def _network(target: str, student: LiveStudent) -> dict[str, Any]:
+def _network(target: str, student: LoadedStudent) -> dict[str, Any]:
     """Name and size of the network and, where timm builds it, the arguments that it is built with."""
     described: dict[str, Any] = {
         'network': network_name(student),
@@ -140,13 +140,13 @@ def _network(target: str, student: LiveStudent) -> dict[str, Any]:
     return described
 
 
-def network_name(student: LiveStudent) -> str:
+def network_name(student: LoadedStudent) -> str:
     """The timm name where there is one, else the type of the backbone or model."""
     part = student.config.get('backbone') or student.config
     return str(part.get('model_name') or part['type'])
 
 
-def preprocessing(student: LiveStudent, inputs: Any, parity: Parity) -> dict[str, Any]:
+def preprocessing(student: LoadedStudent, inputs: Any, parity: Parity) -> dict[str, Any]:
     """How an image becomes the exported network's input, or what other inputs are."""
     if student.preprocessor is None:
         tensors = named_inputs(inputs).items()

@@ -17,10 +17,10 @@ from torch import Tensor
 from vfd.compat.packages import require
 from vfd.errors import UserError
 from vfd.export.detections import is_detector, is_segmentor
-from vfd.export.forms import MMForm
+from vfd.export.forms import MMSpec
 from vfd.export.mm_form import is_plain, mm_form
 from vfd.export.mmpretrain import annotate
-from vfd.export.student import Answer, LiveStudent, Output
+from vfd.export.student import LoadedStudent, OutputSpec, Tensors
 from vfd.export.timm_form import OTHERS
 from vfd.export.whole_model import CONFIG_NAME, model_config, reload_model, snippet, write_model
 
@@ -49,7 +49,7 @@ class DenseTarget:
     def __init__(self, package: str) -> None:
         self.package = package
 
-    def check(self, student: LiveStudent) -> None:
+    def check(self, student: LoadedStudent) -> None:
         """Models of the package and backbones, and only where the package is installed."""
         require(self.package)
         if student.part == 'backbone':
@@ -62,11 +62,11 @@ class DenseTarget:
             )
         model_config(student, self.package)
 
-    def output(self, student: LiveStudent) -> Output:
+    def output(self, student: LoadedStudent) -> OutputSpec:
         """Boxes or class maps of a model, maps of a backbone."""
         return student.output if student.part == 'model' else self._form(student).output
 
-    def write(self, student: LiveStudent, folder: Path, images: Tensor) -> Path:
+    def write(self, student: LoadedStudent, folder: Path, images: Tensor) -> Path:
         """Write ``student.py`` with ``model`` or ``backbone``, and ``student.pth``."""
         if student.part == 'model':
             return write_model(student, self.package, folder)
@@ -87,7 +87,7 @@ class DenseTarget:
         torch.save({'state_dict': form.state, 'meta': {}}, path)
         return path
 
-    def reload(self, artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
+    def reload(self, artefact: Path, student: LoadedStudent) -> Callable[[Tensor], Tensors]:
         """Let the package build model or backbone from the written config."""
         if student.part == 'model':
             return reload_model(artefact, student, self.package)
@@ -98,7 +98,7 @@ class DenseTarget:
         model.eval()  # of OpenMMLab's backbones this returns None
         return model
 
-    def snippet(self, artefact: Path, student: LiveStudent) -> str:
+    def snippet(self, artefact: Path, student: LoadedStudent) -> str:
         """The lines that load it."""
         if student.part == 'model':
             return snippet(artefact, self.package)
@@ -111,9 +111,9 @@ class DenseTarget:
             'model.eval()'
         )
 
-    def _form(self, student: LiveStudent) -> MMForm:
+    def _form(self, student: LoadedStudent) -> MMSpec:
         if is_plain(student):
             return mm_form(student, maps=True)
         if student.config['type'].partition('.')[0] not in _IMPORTS:
             raise UserError(f'{self.package} cannot build {student.config["type"]}. {OTHERS}')
-        return MMForm(student.config, student.model.state_dict(), student.output)
+        return MMSpec(student.config, student.model.state_dict(), student.output)

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vfd.export.student import Answer, Output
+from vfd.export.student import OutputSpec, Tensors
 
 
-def tapped(network: Any, taps: tuple[int, ...]) -> Callable[[Tensor], Answer]:
+def tapped(network: Any, taps: tuple[int, ...]) -> Callable[[Tensor], Tensors]:
     """A timm transformer as a function from images to the maps (B, D, h, w) after some of its blocks."""
 
-    def maps(images: Tensor) -> Answer:
+    def maps(images: Tensor) -> Tensors:
         with torch.no_grad():
             return tuple(network.forward_intermediates(images, indices=list(taps), intermediates_only=True))
 
@@ -23,7 +23,7 @@ def tapped(network: Any, taps: tuple[int, ...]) -> Callable[[Tensor], Answer]:
 
 
 @dataclass
-class TimmForm:
+class TimmSpec:
     """A student as timm builds it.
 
     Attributes:
@@ -37,7 +37,7 @@ class TimmForm:
     name: str
     args: dict[str, Any]
     network: nn.Module
-    output: Output
+    output: OutputSpec
     taps: tuple[int, ...] = ()
 
     @property
@@ -53,13 +53,13 @@ class TimmForm:
         asking = f'model.forward_intermediates(images, indices={list(self.taps)}, intermediates_only=True)'
         return (f'# maps = {asking}',)
 
-    def asking(self, network: nn.Module) -> Callable[[Tensor], Answer]:
+    def asking(self, network: nn.Module) -> Callable[[Tensor], Tensors]:
         """A network of this form as a function of images."""
         return tapped(network, self.taps) if self.taps else network
 
 
 @dataclass
-class MMForm:
+class MMSpec:
     """A backbone as mmpretrain builds it.
 
     Attributes:
@@ -70,4 +70,4 @@ class MMForm:
 
     config: dict[str, Any]
     state: dict[str, Tensor]
-    output: Output
+    output: OutputSpec

@@ -13,7 +13,7 @@ from pathlib import Path
 import timm
 from torch import Tensor
 
-from vfd.export.student import Answer, LiveStudent, Output
+from vfd.export.student import LoadedStudent, OutputSpec, Tensors
 from vfd.export.tensors import annotate_tensors
 from vfd.export.timm_folder import write_timm_folder
 from vfd.export.timm_form import timm_form
@@ -21,17 +21,17 @@ from vfd.export.timm_form import timm_form
 TOLERANCE = 1e-6
 
 
-def check(student: LiveStudent) -> None:
+def check(student: LoadedStudent) -> None:
     """Only timm networks."""
     timm_form(student)
 
 
-def output(student: LiveStudent) -> Output:
+def output(student: LoadedStudent) -> OutputSpec:
     """What the timm network answers."""
     return timm_form(student).output
 
 
-def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
+def write(student: LoadedStudent, folder: Path, images: Tensor) -> Path:
     """Write weights and configuration; the artefact is the weight file, the folder is what is loaded."""
     return write_timm_folder(student, folder, images)
 
@@ -41,7 +41,7 @@ def annotate(artefact: Path, text: str) -> None:
     annotate_tensors(artefact, text)
 
 
-def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
+def reload(artefact: Path, student: LoadedStudent) -> Callable[[Tensor], Tensors]:
     """Read the folder as one of the hub: a classifier by transformers where it is installed, all else by timm."""
     if student.part == 'model' and _has_transformers():
         from transformers import AutoModelForImageClassification
@@ -52,7 +52,7 @@ def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
     return timm_form(student).asking(network)
 
 
-def snippet(artefact: Path, student: LiveStudent) -> str:
+def snippet(artefact: Path, student: LoadedStudent) -> str:
     """The line that loads it."""
     call = f"timm.create_model('local-dir:{artefact.parent}', pretrained=True)"
     return '\n'.join(('import timm', f'model = {call}.eval()', *timm_form(student).usage_lines))

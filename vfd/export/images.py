@@ -14,7 +14,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from vfd.errors import BadDataError, MissingFileError, UserError
-from vfd.export.student import DATA_LOADERS, LiveStudent
+from vfd.export.student import DATA_LOADERS, LoadedStudent
 from vfd.registry import DATASETS, TRANSFORMS
 
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm'}
@@ -22,7 +22,7 @@ SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm'}
 
 def real_images(
     config: Config,
-    student: LiveStudent,
+    student: LoadedStudent,
     images: str | Path | Iterable[str | Path] | None = None,
     limit: int | None = None,
 ) -> tuple[Tensor, list[str]]:
@@ -64,7 +64,7 @@ def real_images(
     return _of_one_size(prepared, student.image_size), names
 
 
-def _batch_of_one(sample: dict[str, Any], student: LiveStudent) -> dict[str, Any]:
+def _batch_of_one(sample: dict[str, Any], student: LoadedStudent) -> dict[str, Any]:
     """As a loader gives it to the data preprocessor; that for pre-training takes a list for one of views."""
     batch: Any = pseudo_collate([sample])
     if type(student.preprocessor).__name__ == 'SelfSupDataPreprocessor':
@@ -107,7 +107,7 @@ def _from_dataset(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
         yield (Path(path).name if path else f'{loader}[{index}]'), sample
 
 
-def _from_files(student: LiveStudent, files: list[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _from_files(student: LoadedStudent, files: list[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
     transforms = copy.deepcopy(student.pipeline)
     if not transforms:
         raise UserError(

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from vfd.backbones import RegisterBackbone
 from vfd.checkpoints import load_into
 from vfd.errors import UserError
-from vfd.export.forms import MMForm, TimmForm
-from vfd.export.student import LiveStudent, Output
+from vfd.export.forms import MMSpec, TimmSpec
+from vfd.export.student import LoadedStudent, OutputSpec
 from vfd.export.timm_encoder import encoder_form
 from vfd.registry import MODELS
 
@@ -30,12 +30,12 @@ _NAMES = (
 )
 
 
-def is_plain(student: LiveStudent) -> bool:
+def is_plain(student: LoadedStudent) -> bool:
     """Whether a backbone is a vision transformer of tokens, rather than one of maps or no transformer at all."""
     return isinstance(student.model, VisionTransformer)
 
 
-def mm_form(student: LiveStudent, maps: bool = False) -> MMForm:
+def mm_form(student: LoadedStudent, maps: bool = False) -> MMSpec:
     """The backbone of a student in mmpretrain's classes.
 
     ``VisionTransformer``, ``DistilledVisionTransformer`` (class and distillation token), ``ViTSAM`` (windows and
@@ -55,7 +55,7 @@ def mm_form(student: LiveStudent, maps: bool = False) -> MMForm:
     if isinstance(student.model, RegisterBackbone):
         state = {f'timm_model.{name}': value for name, value in network.state_dict().items()}
         kept = {'type': 'mmpretrain.TIMMBackbone', 'model_name': form.name, **form.args}
-        return MMForm(kept, state, output)
+        return MMSpec(kept, state, output)
     config = _common(student, form)
     if isinstance(network, VisionTransformerSAM):
         config |= {'type': 'mmpretrain.ViTSAM', 'out_channels': 0, 'out_type': 'featmap'}
@@ -79,10 +79,10 @@ def mm_form(student: LiveStudent, maps: bool = False) -> MMForm:
         raise UserError(f'{config["type"]} is another network than the student: {error}') from None
     if report.unused:
         raise UserError(f'{config["type"]} has no place for {", ".join(report.unused[:4])} of the student')
-    return MMForm(config, module.state_dict(), output)
+    return MMSpec(config, module.state_dict(), output)
 
 
-def patch_map(form: TimmForm) -> Output:
+def patch_map(form: TimmSpec) -> OutputSpec:
     """The patches of a plain transformer as one map (B, D, h, w), from the tokens that the live student gives."""
     vit = cast(VisionTransformer, form.network)
     prefix, grid = vit.num_prefix_tokens, tuple(vit.patch_embed.grid_size)
@@ -92,10 +92,10 @@ def patch_map(form: TimmForm) -> Output:
         return tokens[:, prefix:].transpose(1, 2).unflatten(2, grid)
 
     end = 'the final norm' if isinstance(vit.norm, nn.LayerNorm) else 'the last block'
-    return Output(live, f'map (B, D, h, w) of the patches after {end}')
+    return OutputSpec(live, f'map (B, D, h, w) of the patches after {end}')
 
 
-def _common(student: LiveStudent, form: TimmForm) -> dict[str, Any]:
+def _common(student: LoadedStudent, form: TimmSpec) -> dict[str, Any]:
     """What all four classes are told in the same way."""
     network: Any = form.network
     block = network.blocks[0]

@@ -14,16 +14,16 @@ from mmengine.config import Config
 from torch import Tensor
 
 from vfd.errors import UserError
-from vfd.export.forms import MMForm
+from vfd.export.forms import MMSpec
 from vfd.export.mm_form import mm_form
-from vfd.export.student import Answer, LiveStudent, Output
+from vfd.export.student import LoadedStudent, OutputSpec, Tensors
 from vfd.export.timm_classifier import classifier_form
 
 TOLERANCE = 1e-6
 CONFIG_NAME = 'student.py'
 
 
-def check(student: LiveStudent) -> None:
+def check(student: LoadedStudent) -> None:
     """Only students and preprocessors whose every part mmpretrain has."""
     foreign = [name for name in _types(_model(student).config) if name.startswith('vfd.')]
     if foreign or (student.scope != 'mmpretrain' and student.part == 'model'):
@@ -33,12 +33,12 @@ def check(student: LiveStudent) -> None:
         )
 
 
-def output(student: LiveStudent) -> Output:
+def output(student: LoadedStudent) -> OutputSpec:
     """What mmpretrain's model answers."""
     return _model(student).output
 
 
-def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
+def write(student: LoadedStudent, folder: Path, images: Tensor) -> Path:
     """Write ``student.py`` and ``student.pth``."""
     model = _model(student)
     content: dict[str, Any] = {'model': model.config}
@@ -62,7 +62,7 @@ def annotate(artefact: Path, text: str) -> None:
     torch.save(checkpoint, artefact)
 
 
-def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
+def reload(artefact: Path, student: LoadedStudent) -> Callable[[Tensor], Tensors]:
     """Let mmpretrain build the model from the written config."""
     import mmpretrain
 
@@ -71,28 +71,28 @@ def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
         return mmpretrain.get_model(config, pretrained=str(artefact), device='cpu').eval()
 
 
-def snippet(artefact: Path, student: LiveStudent) -> str:
+def snippet(artefact: Path, student: LoadedStudent) -> str:
     """The line that loads it."""
     config = artefact.with_name(CONFIG_NAME)
     lines = f"import mmpretrain\nmodel = mmpretrain.get_model('{config}', pretrained='{artefact}')"
     return lines + ('\n# model(images) is a tuple with one tensor' if student.part == 'backbone' else '')
 
 
-def _model(student: LiveStudent) -> MMForm:
+def _model(student: LoadedStudent) -> MMSpec:
     """The model as mmpretrain builds it: a backbone becomes one without neck and head, vfd's classifier timm's."""
     if student.part == 'backbone':
         form = mm_form(student)
         config = {'type': 'ImageClassifier', 'backbone': form.config, 'data_preprocessor': _images(student)}
-        return MMForm(config, {f'backbone.{name}': value for name, value in form.state.items()}, form.output)
+        return MMSpec(config, {f'backbone.{name}': value for name, value in form.state.items()}, form.output)
     preprocessor = {'data_preprocessor': student.preprocessor_config}
     if hasattr(student.model, 'timm_form'):
         timm = classifier_form(student)
         config = {'type': 'TimmClassifier', 'model_name': timm.name, **timm.args, **preprocessor}
-        return MMForm(config, timm.network.state_dict(), timm.output)
-    return MMForm(student.config | preprocessor, student.model.state_dict(), student.output)
+        return MMSpec(config, timm.network.state_dict(), timm.output)
+    return MMSpec(student.config | preprocessor, student.model.state_dict(), student.output)
 
 
-def _images(student: LiveStudent) -> dict[str, Any]:
+def _images(student: LoadedStudent) -> dict[str, Any]:
     """A preprocessor of images alone; a detector's or segmentor's knows boxes and masks."""
     own = student.normalization
     known = {'mean': list(own.mean), 'std': list(own.std), 'to_rgb': own.rgb}

@@ -30,7 +30,7 @@ from vfd.export.onnx_detector import (
     written_out,
 )
 from vfd.export.parity import two_batches
-from vfd.export.student import Answer, LiveStudent, Output, Outputs
+from vfd.export.student import LoadedStudent, OutputSpec, TensorFunction, Tensors
 from vfd.export.timm_classifier import traceable
 
 TOLERANCE = 1e-4
@@ -38,7 +38,7 @@ OUTPUT = 'outputs'
 _LARGEST_FILE = 2**31 - 2**20  # a protobuf message ends at 2 GiB
 
 
-def check(student: LiveStudent) -> None:
+def check(student: LoadedStudent) -> None:
     """The three optional packages, and the size that one file can have."""
     packages = ('onnx', 'onnxscript', 'onnxruntime')
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
@@ -54,12 +54,12 @@ def check(student: LiveStudent) -> None:
         detector_graph(student.model)
 
 
-def output(student: LiveStudent) -> Output:
+def output(student: LoadedStudent) -> OutputSpec:
     """What the network itself answers."""
     return student.output
 
 
-def write(student: LiveStudent, folder: Path, images: Any) -> Path:
+def write(student: LoadedStudent, folder: Path, images: Any) -> Path:
     """Export the graph that torch.export captures, of a detector the one that is traced."""
     path = folder / 'student.onnx'
     if student.is_detector:
@@ -77,7 +77,7 @@ def write(student: LiveStudent, folder: Path, images: Any) -> Path:
     with quiet(), torch.no_grad(), written_out(network):
         try:
             torch.onnx.export(
-                Outputs(network, names).eval(),
+                TensorFunction(network, names).eval(),
                 tuple(example.values()),
                 str(path),
                 dynamo=True,
@@ -94,8 +94,8 @@ def write(student: LiveStudent, folder: Path, images: Any) -> Path:
     return path
 
 
-def batches(artefact: Path, student: LiveStudent, images: Any) -> list[Any]:
-    """What is compared: two batch sizes, of a detector whose file takes any image size two image sizes."""
+def batches(artefact: Path, student: LoadedStudent, images: Any) -> list[Any]:
+    """What is compared: two batch sizes, of a detector whose file takes any image size three."""
     return detector_batches(artefact, images) if student.is_detector else two_batches(images)
 
 
@@ -114,7 +114,7 @@ def annotate(artefact: Path, text: str) -> None:
     onnx.save(model, str(artefact))
 
 
-def reload(artefact: Path, student: LiveStudent) -> Callable[[Any], Answer]:
+def reload(artefact: Path, student: LoadedStudent) -> Callable[[Any], Tensors]:
     """Run the file in onnxruntime on the CPU."""
     if student.is_detector:
         return detector_session(artefact)
@@ -122,7 +122,7 @@ def reload(artefact: Path, student: LiveStudent) -> Callable[[Any], Answer]:
     return lambda inputs: run(named_inputs(inputs, INPUT if student.preprocessor is not None else 'inputs'))
 
 
-def snippet(artefact: Path, student: LiveStudent) -> str:
+def snippet(artefact: Path, student: LoadedStudent) -> str:
     """The lines that run it."""
     load = f"import onnxruntime\nsession = onnxruntime.InferenceSession('{artefact}')\n"
     if student.preprocessor is None:
@@ -133,7 +133,7 @@ def snippet(artefact: Path, student: LiveStudent) -> str:
     return f"{load}outputs = session.run(None, {{'{INPUT}': images}})  # images: float32, normalised"
 
 
-def _names(answer: Answer) -> list[str]:
+def _names(answer: Tensors) -> list[str]:
     """``outputs`` for one tensor, a number each for several."""
     if isinstance(answer, Tensor) or len(answer) == 1:
         return [OUTPUT]

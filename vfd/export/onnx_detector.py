@@ -2,8 +2,8 @@
 
 Input ``images`` (1, 3, H, W), float32, normalised. Outputs ``boxes`` (N, 4) as x1, y1, x2, y2 in pixels of that image
 and inside it, ``scores`` (N,), ``labels`` (N,) and, of a detector with masks, ``masks`` (N, H, W), best first. H and W
-are free multiples of the stride where the file answers as the live detector does at two sizes, else those of the images
-compared.
+are free multiples of the stride where the file answers as the live detector does at three sizes, else those of the
+images compared: a trace keeps what a network computes from the size alone, such as positions of a transformer.
 
 The graph is traced: torchvision registers ``NonMaxSuppression`` and ``RoiAlign`` there, and tracing takes seconds where
 ``torch.export``, with a symbol for each unknown number of boxes, takes a minute.
@@ -26,16 +26,16 @@ from vfd.errors import UserError
 from vfd.export.detections import collate
 from vfd.export.detector_graph import detector_graph
 from vfd.export.parity import compare
-from vfd.export.student import LiveStudent
+from vfd.export.student import LoadedStudent
 
 INPUT = 'images'
 OUTPUTS = ('boxes', 'scores', 'labels', 'masks')
-STRIDE = 32  # of the images of the second size
+STRIDE = 32  # of images of other sizes
 _OPSET = 17
 _FREE_SIZE_TOLERANCE = 1e-3  # a baked-in size is wrong by pixels
 
 
-def write_detector(student: LiveStudent, path: Path, images: Tensor) -> None:
+def write_detector(student: LoadedStudent, path: Path, images: Tensor) -> None:
     """Trace for any image size, or where that answers wrongly at another size, for the size of ``images``.
 
     Args:
@@ -52,12 +52,13 @@ def write_detector(student: LiveStudent, path: Path, images: Tensor) -> None:
 
 
 def detector_batches(path: Path, images: Tensor) -> list[Tensor]:
-    """The images, and where the file takes any size the upper left of them at another size."""
+    """The images, and where the file takes any size one image cut to a smaller size and one filled up to a larger."""
     size = session_shape(path)[2:]
     if not all(isinstance(side, str) for side in size):
         return [images]
     height, width = (max(STRIDE, side * 3 // 4 // STRIDE * STRIDE) for side in images.shape[2:])
-    return [images, images[:, :, :height, :width].contiguous()]
+    smaller = images[:1, :, :height, :width].contiguous()
+    return [images, smaller, nn.functional.pad(images[:1], (0, 2 * STRIDE, 0, STRIDE))]
 
 
 def detector_session(path: Path) -> Callable[[Tensor], tuple[Tensor, ...]]:

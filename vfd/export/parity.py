@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from vfd.errors import UserError
 from vfd.export.example_inputs import named_inputs
-from vfd.export.student import Answer, Output
+from vfd.export.student import OutputSpec, Tensors
 
 
 @dataclass
@@ -42,7 +44,7 @@ def two_batches(images: Tensor) -> list[Tensor]:
 
 
 def compare(
-    output: Output, reloaded: Callable[[Any], Answer], batches: Sequence[Any], tolerance: float
+    output: OutputSpec, reloaded: Callable[[Any], Tensors], batches: Sequence[Any], tolerance: float
 ) -> Parity:
     """Run both on some batches; where they answer with several tensors, every one counts.
 
@@ -65,6 +67,14 @@ def compare(
             differences.setdefault(name, []).append(_difference(expected, answer))
             peak = expected.abs().max().item() if expected.numel() and expected.dtype != torch.bool else 1.0
             largest[name] = max(largest.get(name, 1.0), peak)
+    if output.names and not any(
+        len(errors) for name in output.names[1:] for errors in differences.get(name, ())
+    ):
+        print_log(
+            'the student finds no object in the images, so that there is nothing to compare: name others with --images',
+            logger='current',
+            level=logging.WARNING,
+        )
     found = {name: _errors(differences[name], tolerance * largest[name]) for name in differences}
     worst = max(found, key=lambda name: found[name]['max_error'] / max(found[name]['limit'], 1e-30))
     tensors = [next(iter(named_inputs(batch).values())) for batch in batches]
@@ -98,7 +108,7 @@ def _errors(differences: list[Tensor], limit: float) -> dict[str, float]:
     return {'max_error': errors.max().item(), 'mean_error': errors.mean().item(), 'limit': limit}
 
 
-def _pairs(expected: Answer, answer: Answer) -> list[tuple[Tensor, Tensor]]:
+def _pairs(expected: Tensors, answer: Tensors) -> list[tuple[Tensor, Tensor]]:
     """Expected and given tensors, side by side.
 
     Raises:
@@ -120,7 +130,7 @@ def _pairs(expected: Answer, answer: Answer) -> list[tuple[Tensor, Tensor]]:
     return list(zip(wanted, given, strict=True))
 
 
-def _tensors(answer: Answer) -> list[Tensor]:
+def _tensors(answer: Tensors) -> list[Tensor]:
     return list(answer) if isinstance(answer, (tuple, list)) else [answer]
 
 

@@ -13,14 +13,16 @@ from vfd.errors import MissingPackageError, UserError
 from vfd.evaluation.frozen import FrozenBackbone
 from vfd.export.detections import MEANING as DETECTIONS
 from vfd.export.detections import is_detector, is_segmentor
-from vfd.export.student import LOGIT_MAPS, OUTPUTS, LiveStudent, parts_of
+from vfd.export.student import LOGIT_MAPS, OUTPUTS, LoadedStudent, parts_of
 from vfd.export.target import Target
 from vfd.export.timm_encoder import REGISTER_MAP, TOKENS, classifier_backbone
 
 PARTS = ('model', 'backbone')
 
 
-def choose_part(student: LiveStudent, target: Target, wanted: str | None = None) -> tuple[LiveStudent, str]:
+def choose_part(
+    student: LoadedStudent, target: Target, wanted: str | None = None
+) -> tuple[LoadedStudent, str]:
     """The part of a student that is exported.
 
     Args:
@@ -36,13 +38,13 @@ def choose_part(student: LiveStudent, target: Target, wanted: str | None = None)
         UserError: the student has no such part, or the target cannot build it.
     """
     if wanted is not None:
-        part = take(student, wanted)
+        part = extract_part(student, wanted)
         target.check(part)
         return part, ''
     try:
-        whole = take(student, 'model')
+        whole = extract_part(student, 'model')
     except UserError as error:
-        backbone = take(student, 'backbone')
+        backbone = extract_part(student, 'backbone')
         target.check(backbone)
         return backbone, str(error)
 
@@ -53,14 +55,14 @@ def choose_part(student: LiveStudent, target: Target, wanted: str | None = None)
         raise
     except UserError as error:
         try:
-            backbone = take(student, 'backbone')
+            backbone = extract_part(student, 'backbone')
             target.check(backbone)
         except UserError as also:
             raise UserError(f'{error} As a backbone: {also}') from None
         return backbone, str(error)
 
 
-def take(student: LiveStudent, part: str) -> LiveStudent:
+def extract_part(student: LoadedStudent, part: str) -> LoadedStudent:
     """A part of a student, as a student of its own.
 
     Raises:

@@ -8,30 +8,30 @@ from pathlib import Path
 from torch import Tensor
 
 from vfd.checkpoints import load_into, load_state
-from vfd.export.student import Answer, LiveStudent, Output
+from vfd.export.student import LoadedStudent, OutputSpec, Tensors
 from vfd.export.tensors import annotate_tensors, write_tensors
 
 TOLERANCE = 1e-6
 annotate = annotate_tensors
 
 
-def check(student: LiveStudent) -> None:
+def check(student: LoadedStudent) -> None:
     """Every student has weights."""
 
 
-def output(student: LiveStudent) -> Output:
+def output(student: LoadedStudent) -> OutputSpec:
     """What the network itself answers."""
     return student.output
 
 
-def write(student: LiveStudent, folder: Path, images: Tensor) -> Path:
+def write(student: LoadedStudent, folder: Path, images: Tensor) -> Path:
     """Write the student's state dict."""
     path = folder / 'student.safetensors'
     write_tensors(student.model.state_dict(), path)
     return path
 
 
-def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
+def reload(artefact: Path, student: LoadedStudent) -> Callable[[Tensor], Tensors]:
     """Load the file into a new student."""
     model = student.rebuild()
     load_into(model, load_state(artefact))
@@ -39,7 +39,7 @@ def reload(artefact: Path, student: LiveStudent) -> Callable[[Tensor], Answer]:
     return student.asking(model)
 
 
-def snippet(artefact: Path, student: LiveStudent) -> str:
+def snippet(artefact: Path, student: LoadedStudent) -> str:
     """The lines that load it; a whole model is built from the config that it was trained with."""
     load = f"load_into(model, load_state('{artefact}'))"
     lines = ['from vfd.checkpoints import load_into, load_state']

@@ -25,19 +25,19 @@ from vfd.registry import MODELS
 from vfd.teachers.normalization import Normalization
 
 if TYPE_CHECKING:
-    from vfd.export.forms import TimmForm
+    from vfd.export.forms import TimmSpec
 
 # Where images and their preparation are looked up, in this order.
 DATA_LOADERS = ('test_dataloader', 'val_dataloader', 'train_dataloader')
 
-Answer = Tensor | tuple[Tensor, ...]
+Tensors = Tensor | tuple[Tensor, ...]
 LOGITS = 'logits (B, classes)'
 LOGIT_MAPS = 'logits (B, classes, h, w), before they are resized to the image: its classes are their argmax'
 OUTPUTS = 'what the network answers in its "tensor" mode'
 
 
 @dataclass
-class Output:
+class OutputSpec:
     """What an export answers, and who says what is right.
 
     Attributes:
@@ -47,13 +47,13 @@ class Output:
         names: of the tensors, which are then compared each with its own limit.
     """
 
-    ask: Callable[[Any], Answer]
+    ask: Callable[[Any], Tensors]
     meaning: str
     names: tuple[str, ...] = ()
 
 
 @dataclass
-class LiveStudent:
+class LoadedStudent:
     """A student, or a part of one, that can be asked.
 
     Attributes:
@@ -87,18 +87,18 @@ class LiveStudent:
     meaning: str = LOGITS
     image_size: tuple[int, int] | None = None
     dropped: dict[str, int] = field(default_factory=dict)
-    timm: TimmForm | None = None
+    timm: TimmSpec | None = None
 
-    def __call__(self, inputs: Any) -> Answer:
+    def __call__(self, inputs: Any) -> Tensors:
         """Normalised images (B, 3, H, W) to outputs: (B, C) logits for classifiers; or `example_inputs` to outputs."""
         return self.asking(self.model)(inputs)
 
-    def asking(self, model: nn.Module) -> Callable[[Any], Answer]:
+    def asking(self, model: nn.Module) -> Callable[[Any], Tensors]:
         """A network like this one as a function of its inputs."""
         if self.is_detector:
             return lambda images: detect(model, images)
 
-        def ask(inputs: Any) -> Answer:
+        def ask(inputs: Any) -> Tensors:
             with torch.no_grad():
                 return call(model, inputs)
 
@@ -110,10 +110,10 @@ class LiveStudent:
         return self.part == 'model' and is_detector(self.model)
 
     @property
-    def output(self) -> Output:
+    def output(self) -> OutputSpec:
         """What an export of ``model`` as it is answers."""
         names = DETECTION_NAMES if self.is_detector else ()
-        return self.timm.output if self.timm else Output(self, self.meaning, names)
+        return self.timm.output if self.timm else OutputSpec(self, self.meaning, names)
 
     def rebuild(self) -> nn.Module:
         """The same network again, with weights of its own."""
@@ -138,7 +138,7 @@ class LiveStudent:
         return list(map(str, names)) if names else None
 
 
-class Outputs(nn.Module):
+class TensorFunction(nn.Module):
     """The student as a plain function of tensors, for tracing.
 
     Args:
@@ -151,7 +151,7 @@ class Outputs(nn.Module):
         self.model = model
         self.names = names
 
-    def forward(self, *inputs: Tensor) -> Answer:
+    def forward(self, *inputs: Tensor) -> Tensors:
         """Normalised images (B, 3, H, W), or each of the inputs, to outputs."""
         if self.names is not None:
             answer = self.model(dict(zip(self.names, inputs, strict=True)))
@@ -160,7 +160,7 @@ class Outputs(nn.Module):
         return answer[0] if isinstance(answer, tuple) and len(answer) == 1 else answer
 
 
-def live_student(config: Config, checkpoint: str | Path) -> LiveStudent:
+def live_student(config: Config, checkpoint: str | Path) -> LoadedStudent:
     """Build the student of a config and load a checkpoint into it, completely.
 
     Of a masked autoencoder only the encoder is built: the decoder is of pre-training and differs from method to
@@ -196,7 +196,7 @@ def live_student(config: Config, checkpoint: str | Path) -> LiveStudent:
     prefix = 'student.' if any(name.startswith('student.') for name in state.state) else ''
     report = load_into(model, state, prefix=prefix)
     model.eval()  # of OpenMMLab's backbones this returns None
-    return LiveStudent(
+    return LoadedStudent(
         model,
         student_config,
         preprocessor,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from vfd.errors import UserError, did_you_mean
-from vfd.export.student import Answer, LiveStudent, Output
+from vfd.export.student import LoadedStudent, OutputSpec, Tensors
 
 TARGETS = ('timm', 'mmpretrain', 'mmdet', 'mmseg', 'hf', 'safetensors', 'onnx', 'torchscript')
 ANY_INPUT = ('safetensors', 'onnx', 'torchscript')  # also students that do not read images
@@ -17,28 +17,30 @@ ANY_INPUT = ('safetensors', 'onnx', 'torchscript')  # also students that do not 
 class Target(Protocol):
     """One target: a module, or the ``TARGET`` in it.
 
+    It may have ``batches(artefact, student, images)`` too, which gives what is compared; default: two batch sizes.
+
     Attributes:
         TOLERANCE: largest error allowed, as a fraction of the largest output (at least of 1).
     """
 
     TOLERANCE: float
 
-    def check(self, student: LiveStudent) -> None:
+    def check(self, student: LoadedStudent) -> None:
         """Raise `UserError` when this student has no form in the target, or `MissingPackageError`."""
 
-    def output(self, student: LiveStudent) -> Output:
+    def output(self, student: LoadedStudent) -> OutputSpec:
         """What the artefact answers, from the live student."""
 
-    def write(self, student: LiveStudent, folder: Path, images: Any) -> Path:
+    def write(self, student: LoadedStudent, folder: Path, images: Any) -> Path:
         """Write the artefact into ``folder`` and return its path; ``images`` is a normalised batch, or other inputs."""
 
     def annotate(self, artefact: Path, text: str) -> None:
         """Put the certificate's JSON text into the artefact's own metadata."""
 
-    def reload(self, artefact: Path, student: LiveStudent) -> Callable[[Any], Answer]:
+    def reload(self, artefact: Path, student: LoadedStudent) -> Callable[[Any], Tensors]:
         """Load the artefact as its target does: normalised images (B, 3, H, W) or other inputs in, outputs out."""
 
-    def snippet(self, artefact: Path, student: LiveStudent) -> str:
+    def snippet(self, artefact: Path, student: LoadedStudent) -> str:
         """Python lines that load the artefact."""
 
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from vfd.checkpoints import load_into
 from vfd.errors import UserError
-from vfd.export.forms import TimmForm
-from vfd.export.student import LiveStudent
+from vfd.export.forms import TimmSpec
+from vfd.export.student import LoadedStudent
 
 OTHERS = 'Targets that take any student: mmpretrain, safetensors, onnx, torchscript.'
 # What mmpretrain's two wrappers keep for themselves; all else goes to timm.create_model.
@@ -27,7 +27,7 @@ _WRAPPER_KEYS = {
 }
 
 
-def classifier_form(student: LiveStudent) -> TimmForm:
+def classifier_form(student: LoadedStudent) -> TimmSpec:
     """Find or assemble the timm network of a classifier.
 
     Known: models with a ``timm_form`` of their own, such as `vfd.ViTClassifier`, mmpretrain's ``TimmClassifier``, and
@@ -41,24 +41,24 @@ def classifier_form(student: LiveStudent) -> TimmForm:
         name, args, state = cast(Any, student.model).timm_form()
         network = timm.create_model(name, **args)
         load_into(network, state, source_name='the student')
-        return TimmForm(name, args, network.eval(), student.output)
+        return TimmSpec(name, args, network.eval(), student.output)
     if kind == 'TimmClassifier':
         network = cast(nn.Module, student.model.model)
-        return TimmForm(student.config['model_name'], _arguments(student.config), network, student.output)
+        return TimmSpec(student.config['model_name'], _arguments(student.config), network, student.output)
     if kind == 'ImageClassifier' and _short(student.config['backbone']) == 'TIMMBackbone':
         return _assembled(student)
     parts = f'{kind} with {_short(student.config["backbone"])}' if 'backbone' in student.config else kind
     raise UserError(f'the student ({parts}) is no timm network, so timm cannot build it. {OTHERS}')
 
 
-def traceable(student: LiveStudent) -> nn.Module:
+def traceable(student: LoadedStudent) -> nn.Module:
     """The network whose graph is written: timm's where it is equal, since timm keeps the batch size free in a trace."""
     if student.part == 'model' and hasattr(student.model, 'timm_form'):
         return classifier_form(student).network
     return student.model
 
 
-def _assembled(student: LiveStudent) -> TimmForm:
+def _assembled(student: LoadedStudent) -> TimmSpec:
     """Backbone and linear head of an ``ImageClassifier`` as one timm classifier."""
     config = student.config
     neck, head = config.get('neck'), config.get('head') or {}
@@ -78,7 +78,7 @@ def _assembled(student: LiveStudent) -> TimmForm:
         raise UserError(f'{config["backbone"]["model_name"]} has no linear classifier for the head. {OTHERS}')
     tensors = {k.removeprefix('backbone.timm_model.'): v for k, v in student.model.state_dict().items()}
     load_into(network, tensors, rename={'head.fc.': f'{name}.'}, source_name='the student')
-    return TimmForm(config['backbone']['model_name'], args, network.eval(), student.output)
+    return TimmSpec(config['backbone']['model_name'], args, network.eval(), student.output)
 
 
 def _arguments(config: dict[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from vfd.backbones import RegisterViT
 from vfd.checkpoints import load_into
 from vfd.errors import UserError
-from vfd.export.forms import TimmForm, tapped
-from vfd.export.student import LiveStudent, Output, parts_of
+from vfd.export.forms import TimmSpec, tapped
+from vfd.export.student import LoadedStudent, OutputSpec, parts_of
 from vfd.export.timm_classifier import OTHERS, classifier_form
 
 TOKENS = 'tokens (B, 1+L, D) after the final norm, class token first, patches row by row'
@@ -26,7 +26,7 @@ REGISTERS = 'tokens (B, 1+m+L, D) after the final norm: class token, registers, 
 DISTILLED = 'tokens (B, 2+L, D) after the final norm: class token, distillation token, patches row by row'
 
 
-def encoder_form(student: LiveStudent) -> TimmForm:
+def encoder_form(student: LoadedStudent) -> TimmSpec:
     """The timm network of a backbone.
 
     Known: backbones with a ``timm_form`` of their own (`vfd.MaskedViT`, `vfd.ViTDet`, `vfd.BEiTPyramid`,
@@ -44,24 +44,24 @@ def encoder_form(student: LiveStudent) -> TimmForm:
     name, args, state = cast(Any, student.model).timm_form()
     network = timm.create_model(name, **args).eval()
     load_into(network, state, source_name='the student')
-    form = TimmForm(name, args, network, student.output)
+    form = TimmSpec(name, args, network, student.output)
     if isinstance(student.model, RegisterViT):
         height, width = args['img_size']
         at = f'for images of {height}x{width} pixels: the rule "{student.model.pos_interp}" for others stays behind'
-        form.output = Output(student.model.tokens, f'{REGISTERS}; {at}')
+        form.output = OutputSpec(student.model.tokens, f'{REGISTERS}; {at}')
     elif isinstance(network, VisionTransformerSAM):
         form.taps = (len(network.blocks) - 1,)
-        form.output = Output(student, 'map (B, D, h, w) after the last block')
+        form.output = OutputSpec(student, 'map (B, D, h, w) after the last block')
     elif isinstance(network, Beit):
         form.taps = tuple(cast(Any, student.model).out_indices)
         blocks = ', '.join(map(str, form.taps))
-        form.output = Output(
+        form.output = OutputSpec(
             tapped(student.model, form.taps), f'maps (B, D, h, w) after blocks {blocks}, no pyramid'
         )
     return form
 
 
-def classifier_backbone(student: LiveStudent) -> LiveStudent:
+def classifier_backbone(student: LoadedStudent) -> LoadedStudent:
     """The vision transformer of a timm classifier, without what comes after its last norm.
 
     A distillation token stays, because the patches attend to it. timm's plain transformer has a place for it: the
@@ -94,7 +94,7 @@ def classifier_backbone(student: LiveStudent) -> LiveStudent:
             tokens = trained.forward_features(images)
         return _second_from_last(tokens) if token_is_last else tokens
 
-    form = TimmForm(name, args, backbone, Output(live, meaning))
+    form = TimmSpec(name, args, backbone, OutputSpec(live, meaning))
     return dataclasses.replace(
         student,
         model=backbone,

@@ -9,14 +9,14 @@ from typing import Any
 from timm.models._hub import save_config_for_hf
 from torch import Tensor
 
-from vfd.export.student import LiveStudent
+from vfd.export.student import LoadedStudent
 from vfd.export.tensors import write_tensors
 from vfd.export.timm_form import timm_form
 
 WEIGHTS, CONFIG = 'model.safetensors', 'config.json'
 
 
-def write_timm_folder(student: LiveStudent, folder: Path, images: Tensor) -> Path:
+def write_timm_folder(student: LoadedStudent, folder: Path, images: Tensor) -> Path:
     """Write weights and configuration.
 
     ``pretrained_cfg`` holds what ``timm.data.resolve_data_config`` reads: the student's input size, mean, std, crop and

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 from vfd.errors import UserError
-from vfd.export.forms import TimmForm
-from vfd.export.student import LiveStudent
+from vfd.export.forms import TimmSpec
+from vfd.export.student import LoadedStudent
 from vfd.export.timm_classifier import OTHERS, classifier_form
 from vfd.export.timm_encoder import encoder_form
 
 
-def timm_form(student: LiveStudent) -> TimmForm:
+def timm_form(student: LoadedStudent) -> TimmSpec:
     """Find or assemble the timm network of a student. The comparison with the live student decides in the end.
 
     Raises:

@@ -12,30 +12,30 @@ import torch
 
 from vfd.errors import UserError
 from vfd.export.example_inputs import named_inputs
-from vfd.export.student import Answer, LiveStudent, Output, Outputs
+from vfd.export.student import LoadedStudent, OutputSpec, TensorFunction, Tensors
 from vfd.export.timm_classifier import traceable
 
 TOLERANCE = 1e-5
 METADATA_FILE = 'vfd.json'
 
 
-def check(student: LiveStudent) -> None:
+def check(student: LoadedStudent) -> None:
     """Whether a network can be traced is seen when it is; what a detector does with its boxes cannot."""
     if student.is_detector:
         raise UserError('a trace cannot hold how a detector chooses its boxes. Use --to onnx or --to mmdet.')
 
 
-def output(student: LiveStudent) -> Output:
+def output(student: LoadedStudent) -> OutputSpec:
     """What the network itself answers."""
     return student.output
 
 
-def write(student: LiveStudent, folder: Path, images: Any) -> Path:
+def write(student: LoadedStudent, folder: Path, images: Any) -> Path:
     """Trace and save. The image size is that of ``images``; the batch size stays free."""
     path = folder / 'student.pt'
     names = tuple(images) if isinstance(images, dict) else None
     with _quiet(), torch.no_grad():
-        function = Outputs(traceable(student), names).eval()
+        function = TensorFunction(traceable(student), names).eval()
         traced = torch.jit.trace(function, tuple(named_inputs(images).values()), check_trace=False)
         torch.jit.save(traced, str(path))
     return path
@@ -47,14 +47,14 @@ def annotate(artefact: Path, text: str) -> None:
         torch.jit.save(torch.jit.load(str(artefact)), str(artefact), _extra_files={METADATA_FILE: text})
 
 
-def reload(artefact: Path, student: LiveStudent) -> Callable[[Any], Answer]:
+def reload(artefact: Path, student: LoadedStudent) -> Callable[[Any], Tensors]:
     """Let torch load the archive; several inputs are its arguments in order."""
     with _quiet():
         model = torch.jit.load(str(artefact), map_location='cpu').eval()
     return lambda inputs: model(*named_inputs(inputs).values())
 
 
-def snippet(artefact: Path, student: LiveStudent) -> str:
+def snippet(artefact: Path, student: LoadedStudent) -> str:
     """The lines that load it."""
     return f"import torch\nmodel = torch.jit.load('{artefact}')"
 

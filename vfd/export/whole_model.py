@@ -15,7 +15,7 @@ from mmengine.registry import DefaultScope
 
 from vfd.compat import compiled_available, transformers5
 from vfd.errors import UserError
-from vfd.export.student import Answer, LiveStudent
+from vfd.export.student import LoadedStudent, Tensors
 from vfd.registry import DATASETS, MODELS
 
 CONFIG_NAME = 'student.py'
@@ -29,7 +29,7 @@ _PARTS = {
 _PLAIN = {'vfd.LoadImage': {'type': 'LoadImageFromFile'}}
 
 
-def write_model(student: LiveStudent, package: str, folder: Path) -> Path:
+def write_model(student: LoadedStudent, package: str, folder: Path) -> Path:
     """Write ``student.py`` and ``student.pth``, as ``init_detector``, ``init_model`` and tools/test.py load them."""
     config = model_config(student, package)
     config.dump(folder / CONFIG_NAME)
@@ -39,7 +39,7 @@ def write_model(student: LiveStudent, package: str, folder: Path) -> Path:
     return path
 
 
-def reload_model(artefact: Path, student: LiveStudent, package: str) -> Callable[[Any], Answer]:
+def reload_model(artefact: Path, student: LoadedStudent, package: str) -> Callable[[Any], Tensors]:
     """Let the package load both files with its own function."""
     return student.asking(init(artefact, package))
 
@@ -57,7 +57,7 @@ def init(artefact: Path, package: str) -> Any:
         return init_model(config, str(artefact), device='cpu')
 
 
-def package_model(student: LiveStudent, package: str) -> Any:
+def package_model(student: LoadedStudent, package: str) -> Any:
     """The live student as ``inference_detector`` and ``inference_model`` take it: with its config and class names."""
     model: Any = student.model
     model.data_preprocessor = student.preprocessor
@@ -84,7 +84,7 @@ def snippet(artefact: Path, package: str) -> str:
     )
 
 
-def model_config(student: LiveStudent, package: str) -> Config:
+def model_config(student: LoadedStudent, package: str) -> Config:
     """The config of the model, its test data and its evaluation, with the package's own types.
 
     Raises:
@@ -130,7 +130,7 @@ def model_config(student: LiveStudent, package: str) -> Config:
     return Config(content)
 
 
-def dataset_meta(config: Config, student: LiveStudent) -> dict[str, Any]:
+def dataset_meta(config: Config, student: LoadedStudent) -> dict[str, Any]:
     """Class names and colours: those of the training's checkpoint before those of the written data set."""
     with DefaultScope.overwrite_default_scope(config.default_scope):
         known = DATASETS.build(config.test_dataloader.dataset | {'lazy_init': True}).metainfo

@@ -303,7 +303,7 @@ class Teacher:
         """Return what the answers depend on, in plain types: goes into every checkpoint that was trained with it.
 
         ``dtype='auto'`` says nothing about autocast: whether a run uses it is in the config of its optimizer. Stores of
-        answers are written without autocast (:class:`vfd.engine.hooks.answer_cache.AnswerCacheHook`).
+        answers are written without autocast (:class:`vfd.engine.hooks.answer_cache.TeacherOutputCacheHook`).
         """
         norm = self._normalization
         return {

@@ -26,7 +26,7 @@ from vfd.teachers import StoredTeacher
 _TRIED = 8  # samples that are loaded as often, to see whether they stay the same
 
 
-class AnswerCacheHook(Hook):
+class TeacherOutputCacheHook(Hook):
     """Before training, stores a teacher's answers for all training samples, and trains with those.
 
     A finished store of the same samples, preparation and teacher is used as it is, an unfinished one is continued. Each

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vfd.engine.hooks.answer_cache import AnswerCacheHook
+from vfd.engine.hooks.answer_cache import TeacherOutputCacheHook
 from vfd.errors import UserError
 from vfd.registry import HOOKS
 from vfd.teachers import Teacher
@@ -22,7 +22,7 @@ from .self_distillation import TAPS, THUMBNAIL, SelfDistillMAE, thumbnails
 
 
 @HOOKS.register_module()
-class TeacherCacheHook(AnswerCacheHook):
+class TeacherCacheHook(TeacherOutputCacheHook):
     """Before training, stores the teacher's features of all training images, and trains with those.
 
     For :class:`vfd.SelfDistillMAE`. A finished store of the same images, preparation and teacher is used as it is, an

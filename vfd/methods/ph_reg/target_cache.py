@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vfd.engine.hooks.answer_cache import AnswerCacheHook
+from vfd.engine.hooks.answer_cache import TeacherOutputCacheHook
 from vfd.errors import UserError
 from vfd.registry import HOOKS
 
@@ -24,7 +24,7 @@ from .views import draw_seeds
 
 
 @HOOKS.register_module()
-class DenoisedCacheHook(AnswerCacheHook):
+class DenoisedCacheHook(TeacherOutputCacheHook):
     """Before training, stores the denoised features of all training images, and trains with those.
 
     A finished store of the same images, preparation and teacher is used as it is, an unfinished one is continued.
