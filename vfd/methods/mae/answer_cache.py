@@ -51,7 +51,7 @@ class TeacherCacheHook(TeacherOutputCacheHook):
         shape = (width,) if model.target == 'cls' else (1 + model.student.num_patches, width)
         return {TAPS[model.target]: ('float32', shape), THUMBNAIL: ('float32', (3, 4, 4))}
 
-    def ask(self, model: Any, images: Tensor, numbers: list[int]) -> dict[str, np.ndarray]:
+    def compute(self, model: Any, images: Tensor, numbers: list[int]) -> dict[str, np.ndarray]:
         """See the base class."""
         tap = TAPS[model.target]
         return {

@@ -57,7 +57,7 @@ class DenoisedCacheHook(TeacherOutputCacheHook):
         patches = images.shape[-2:].numel() // model.teacher.patch_size**2
         return {model.tap: ('float16', (patches, model.student.out_channels))}
 
-    def ask(self, model: Any, images: Tensor, numbers: list[int]) -> dict[str, np.ndarray]:
+    def compute(self, model: Any, images: Tensor, numbers: list[int]) -> dict[str, np.ndarray]:
         """See the base class; the views of an image depend on the seed and on its number alone."""
         seeds = draw_seeds(max(numbers) + 1, torch.Generator().manual_seed(self.seed))[numbers]
         return {model.tap: model.teacher(images, seed=seeds)[model.tap].half().cpu().numpy()}
