@@ -30,7 +30,7 @@ def arguments() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what the command line says."""
+    """Run the command line."""
     from vfd.methods.ph_reg.artifacts import analyse_artifacts, print_table
 
     results = analyse_artifacts(

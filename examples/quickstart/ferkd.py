@@ -19,7 +19,7 @@ from quickstart import teacher as teachers
 from quickstart.data import Recipe, prepare
 from quickstart.run import INPUT_SIZES, ROOT
 from quickstart.training import train_once
-from vfd.apis.baseline import twin
+from vfd.apis.baseline import baseline_config
 from vfd.apis.config import load_config
 from vfd.apis.training import prepare as prepare_config
 from vfd.checkpoints import file_sha256
@@ -121,7 +121,7 @@ def _config(kind: str, options: dict[str, Any] | None) -> Config:
     """Return the config of one student."""
     template = CONFIG.format('ferkd' if kind == 'ferkd' else 'fkd')
     config = prepare_config(ROOT / template, options={'log_level': 'WARNING', **(options or {})})
-    return twin(config) if kind == 'supervised' else config
+    return baseline_config(config) if kind == 'supervised' else config
 
 
 def _table(results: dict[str, Any]) -> Table:

@@ -26,7 +26,7 @@ from quickstart.data import ImageFolders, Recipe, prepare
 from quickstart.report import write_report
 from quickstart.results import Results
 from quickstart.training import Run, train_once
-from vfd.apis.baseline import twin
+from vfd.apis.baseline import baseline_config
 from vfd.apis.exporting import export
 from vfd.apis.training import prepare as prepare_config
 from vfd.checkpoints import file_sha256
@@ -94,7 +94,7 @@ def quickstart(
     inputs = {'targets': Store(work / 'targets').fingerprint}
     runs: list[Run] = []
     for seed in range(count):
-        for kind, config in (('supervised', twin(cfg)), ('distilled', cfg)):
+        for kind, config in (('supervised', baseline_config(cfg)), ('distilled', cfg)):
             what = f'{kind} student, seed {seed}'
             folder = work / f'seed{seed}' / kind
             train = partial(train_once, _copy(config), kind, seed, folder, images, inputs)

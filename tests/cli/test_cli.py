@@ -74,13 +74,13 @@ def test_twin_config(tmp_path, folder_data, monkeypatch):
     monkeypatch.chdir(folder_data)
     cfg = load_config(TINY, {'work_dir': str(tmp_path)})
     cfg.baseline = dict(train_dataloader=dict(batch_size=4))
-    twin = baseline.twin(cfg)
-    assert twin.model.type == 'mmpretrain.TimmClassifier'
-    assert twin.model.data_preprocessor == cfg.data_preprocessor
-    assert twin.train_dataloader.batch_size == 4 and 'baseline' not in twin
-    assert twin.train_dataloader.dataset.length == 4 * 4  # as many steps, of half the size
-    assert twin.train_cfg == cfg.train_cfg and twin.optim_wrapper == cfg.optim_wrapper
-    assert twin.work_dir == f'{tmp_path}/baseline'
+    supervised = baseline.baseline_config(cfg)
+    assert supervised.model.type == 'mmpretrain.TimmClassifier'
+    assert supervised.model.data_preprocessor == cfg.data_preprocessor
+    assert supervised.train_dataloader.batch_size == 4 and 'baseline' not in supervised
+    assert supervised.train_dataloader.dataset.length == 4 * 4  # as many steps, of half the size
+    assert supervised.train_cfg == cfg.train_cfg and supervised.optim_wrapper == cfg.optim_wrapper
+    assert supervised.work_dir == f'{tmp_path}/baseline'
     assert cfg.model.type == 'vfd.SSLDDistiller'  # the original is untouched
 
 
@@ -89,7 +89,7 @@ def test_a_method_declares_its_baseline(folder_data, tmp_path, monkeypatch):
     monkeypatch.chdir(folder_data)
     cfg = load_config(ROOT / 'configs/dmae/dmae_tiny_1xb8-coslr-4e_folder.py', {'work_dir': str(tmp_path)})
     cfg.model.mask_ratio = 0.5
-    plain = baseline.twin(cfg)
+    plain = baseline.baseline_config(cfg)
     assert plain.model.type == 'vfd.MAE' and 'teacher' not in plain.model
     assert plain.model.student == cfg.model.student
     assert (plain.model.mask_ratio, plain.model.norm_pix) == (0.5, cfg.model.get('norm_pix', False))
@@ -111,7 +111,7 @@ def test_no_baseline_is_said_with_the_reason(folder_data, method, answer):
     cfg = load_config(TINY, {'work_dir': 'x'})
     cfg.model = method
     with pytest.raises(UserError, match=answer):
-        baseline.twin(cfg)
+        baseline.baseline_config(cfg)
 
 
 def test_mixed_precision_without_a_gpu(vfd_command, folder_data, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from vfd.checkpoints import load_into
 from vfd.losses import feature_maps, sample_relations
 from vfd.losses.soft_label import kl
 from vfd.methods.diswot import core
-from vfd.methods.diswot.networks import ask, batch_statistics
+from vfd.methods.diswot.networks import batch_statistics, compute_outputs
 from vfd.methods.diswot.zero_cost import LAYERED, ZERO_COST, zero_cost
 
 
@@ -65,17 +65,17 @@ def build(description: list, cfg: dict, weights: dict) -> nn.Module:
 def check_score(case) -> None:
     cfg = json.loads(str(case['cfg']))
     images, labels = floats(case['images']), torch.from_numpy(case['labels'])
-    answers, gradients = {}, {}
+    outputs, gradients = {}, {}
     for who, prefix in (('teacher', 't::'), ('student', 's::')):
         network = build(cfg[who], cfg, case.under(prefix))
         with batch_statistics(network), torch.inference_mode():
-            answers[who] = ask(network, images)
-        answer = answers[who]
-        gradients[who] = core.classifier_gradient(answer.logits, answer.pooled, labels)
-        close(answer.features, case[f'{who}_feat'])
-        close(answer.logits, case[f'{who}_logits'])
+            outputs[who] = compute_outputs(network, images)
+        output = outputs[who]
+        gradients[who] = core.classifier_gradient(output.logits, output.pooled, labels)
+        close(output.features, case[f'{who}_feat'])
+        close(output.logits, case[f'{who}_logits'])
         close(gradients[who], case[f'{who}_fc_grad'])
-    student, teacher = answers['student'], answers['teacher']
+    student, teacher = outputs['student'], outputs['teacher']
     semantic = core.semantic_distance(gradients['student'], gradients['teacher'])
     relation = sample_relations.similarity_preserving(student.features, teacher.features)
     pooled_quirk = core.first_sample_distance(student.pooled, teacher.pooled)

@@ -11,7 +11,7 @@ import vfd.backbones  # noqa: F401  (registers the networks)
 from vfd.errors import UserError
 from vfd.losses.sample_relations import similarity_preserving
 from vfd.methods.diswot import core
-from vfd.methods.diswot.networks import ask, batch_statistics, gaussian_init
+from vfd.methods.diswot.networks import batch_statistics, compute_outputs, gaussian_init
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -36,8 +36,8 @@ def test_closed_form_gradient_is_that_of_autograd(cell):
     with batch_statistics(network):
         F.cross_entropy(network(images), labels).backward()
         with torch.inference_mode():
-            answer = ask(network, images)
-    ours = core.classifier_gradient(answer.logits, answer.pooled, labels)
+            outputs = compute_outputs(network, images)
+    ours = core.classifier_gradient(outputs.logits, outputs.pooled, labels)
     reference = network.get_classifier().weight.grad
     assert (ours - reference).abs().max() <= 1e-6 * reference.abs().max()
 
@@ -57,11 +57,11 @@ def test_a_network_is_at_no_distance_from_itself():
     network = timm.create_model('cifar_resnet8', num_classes=5).double()
     labels = torch.arange(5)
     with batch_statistics(network), torch.inference_mode():
-        answer = ask(network, drawn(5, 3, 16, 16))
-        gradient = core.classifier_gradient(answer.logits, answer.pooled, labels)
+        outputs = compute_outputs(network, drawn(5, 3, 16, 16))
+        gradient = core.classifier_gradient(outputs.logits, outputs.pooled, labels)
         distance = core.score(
             core.semantic_distance(gradient, gradient),
-            similarity_preserving(answer.features, answer.features),
+            similarity_preserving(outputs.features, outputs.features),
         )
     assert abs(distance) < 1e-14
 

@@ -11,7 +11,7 @@ import vfd.backbones  # noqa: F401  (registers the networks)
 from vfd.engine.seeding import seeded
 from vfd.errors import UserError
 from vfd.losses.sample_relations import sample_gram
-from vfd.methods.diswot.networks import ask, batch_statistics, gaussian_init, linear_classifier
+from vfd.methods.diswot.networks import batch_statistics, compute_outputs, gaussian_init, linear_classifier
 from vfd.methods.diswot.saliency import fisher
 from vfd.methods.diswot.scoring import KD_LOSSES, QUIRKS, SCORERS, StudentScorer
 from vfd.methods.diswot.zero_cost import ZERO_COST, zero_cost
@@ -49,7 +49,7 @@ def test_the_network_is_put_back_after_an_error():
     network = timm.create_model('cifar_resnet8', num_classes=10).eval()
     before = network.bn1.running_mean.clone()
     with pytest.raises(RuntimeError, match='on purpose'), batch_statistics(network, update=True):
-        ask(network, batch()[0])
+        compute_outputs(network, batch()[0])
         raise RuntimeError('on purpose')
     assert before.equal(network.bn1.running_mean) and not network.bn1.training
 
@@ -120,7 +120,7 @@ def test_channels_are_channels_in_every_layout(layout):
     network = timm.create_model(**NETWORKS[layout]).eval()
     images, _ = batch(4, 32)
     with torch.no_grad():
-        features = ask(network, images).features
+        features = compute_outputs(network, images).features
         raw = network.forward_features(images)
     assert features.shape[:2] == (4, network.num_features) and features.numel() == raw.numel()
     torch.testing.assert_close(sample_gram(features), sample_gram(raw))
@@ -215,9 +215,9 @@ def test_wrong_names_and_labels_of_proxies():
     with pytest.raises(UserError, match='VisionTransformer has none'):
         zero_cost(timm.create_model('test_vit', **SIZE_32), batch(4, 32)[0], labels[:4], ['bn_score'])
     with pytest.raises(UserError, match='several maps'):
-        ask(timm.create_model('crossvit_tiny_240'), batch(1, 240)[0])
+        compute_outputs(timm.create_model('crossvit_tiny_240'), batch(1, 240)[0])
     with pytest.raises(UserError, match='cannot be scored'):
-        ask(nn.Linear(3, 3), images)
+        compute_outputs(nn.Linear(3, 3), images)
     with pytest.raises(UserError, match='no linear classifier'):
         linear_classifier(nn.Linear(3, 3))
 

@@ -21,7 +21,7 @@ from vfd.backbones.plainnet_grammar import (
 from vfd.errors import UserError
 from vfd.methods.diswot.cells import graph_text, isomorphism_key
 from vfd.methods.diswot.listed_spaces import ConfigSpace, TimmSpace, counted_cost
-from vfd.methods.diswot.networks import ask, batch_statistics, gaussian_init
+from vfd.methods.diswot.networks import batch_statistics, compute_outputs, gaussian_init
 from vfd.methods.diswot.scoring import StudentScorer
 from vfd.methods.diswot.spaces import CifarResNetSpace, NASBench201Space, PlainNetSpace
 from vfd.methods.diswot.structures import MOVES, cross_structures, mutate_structure
@@ -143,7 +143,7 @@ def test_a_dead_cell_has_a_finite_score_and_is_refused_by_its_space():
     network = timm.create_model('nas_bench_201', cell=DEAD, width=4, cells=3, num_classes=10)
     gaussian_init(network, 0)
     with batch_statistics(network), torch.inference_mode():
-        features = ask(network, images).features
+        features = compute_outputs(network, images).features
     assert torch.allclose(features, features[:1].expand_as(features))
 
 

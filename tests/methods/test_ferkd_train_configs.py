@@ -170,15 +170,15 @@ def test_the_supervised_twin_takes_exactly_as_many_steps(loop, loader, labelled,
     cfg = training.prepare(path, tmp_path, options)
     if loop == 'epochs':
         cfg.train_cfg = dict(by_epoch=True, max_epochs=9)
-    twin = baseline.twin(cfg)
-    assert twin.model.type == 'mmpretrain.TimmClassifier' and twin.train_cfg == cfg.train_cfg
+    supervised = baseline.baseline_config(cfg)
+    assert supervised.model.type == 'mmpretrain.TimmClassifier' and supervised.train_cfg == cfg.train_cfg
     steps = []
-    for each in (cfg, twin):
+    for each in (cfg, supervised):
         runner = Runner.from_cfg(each)
         steps.append(runner.build_train_loop(each.train_cfg).max_iters)
     assert steps[0] == steps[1]
     if not loader:
-        assert training.run(twin).iter == steps[1]
+        assert training.run(supervised).iter == steps[1]
 
 
 def test_a_checkpoint_of_another_student_is_an_error(labelled, tmp_path, monkeypatch):

@@ -365,7 +365,7 @@ def test_labels_that_are_no_class_are_named(folder):
 
 def test_the_plan_and_the_refusals_speak_of_the_images_that_there_are(folder, capsys):
     run(folder / 'out', search__seeds=1, search__batch_size=64)
-    assert '1 seed(s) x 12 images (train; 64 were asked for)' in capsys.readouterr().out
+    assert '1 seed(s) x 12 images (train; 64 were requested)' in capsys.readouterr().out
     with pytest.raises(UserError, match=r'images are 64 x 64 pixels, search.space counts .* input_size=32'):
         run(folder / 'other', search__space__input_size=32)
 

@@ -14,7 +14,7 @@ _HOME = {
     'ImageClassificationInferencer': 'inference',
     'ZeroShotSegmentationInferencer': 'zero_shot',
     'load_config': 'config',
-    'twin': 'baseline',
+    'baseline_config': 'baseline',
 }
 
 

@@ -1,4 +1,4 @@
-"""The equal-budget twin: what the student alone reaches with labels and the same number of steps.
+"""The equal-budget supervised baseline: the student alone, with labels and the same number of steps.
 
 A distilled student is worth something only if the same network, trained the ordinary way for as long, is worse.
 """
@@ -19,16 +19,16 @@ from vfd.engine.multi_crop import crops_of
 from vfd.errors import UserError
 
 
-def twin(config: Config) -> Config:
-    """The config of the equal-budget baseline of a config.
+def baseline_config(config: Config) -> Config:
+    """Return the config of the equal-budget baseline of a config.
 
-    The method says what it is compared with (:meth:`vfd.methods.base.Method.baseline`): its student, trained on labels,
+    The method defines its baseline (:meth:`vfd.methods.base.Method.baseline`): its student, trained on labels,
     or another network without teacher. Data preprocessor, seed (so the same first weights), optimizer, schedule and
     number of steps stay. What must differ, usually the labelled images, stands in the config under ``baseline`` and
     is merged over it, for example ``baseline=dict(train_dataloader=dict(dataset=dict(data_prefix='labelled')))``.
 
-    Where the config counts epochs, the labelled images are repeated and cut so that every pass of the twin has exactly
-    as many steps as that pass of the distillation, also where a ``vfd.MultiCropEpochLoop`` has passes of two lengths;
+    Where the config counts epochs, the labelled images are repeated and cut so that each pass of the baseline has
+    as many steps as that of the distillation, also where a ``vfd.MultiCropEpochLoop`` has passes of two lengths;
     the loop and the schedule are the same in both.
 
     Args:
@@ -54,7 +54,7 @@ def twin(config: Config) -> Config:
 
 
 def _model(cfg: Config) -> ConfigDict:
-    """The config of the model that the baseline trains."""
+    """Return the config of the model that the baseline trains."""
     kind = _class_of(cfg.model)
     if not hasattr(kind, 'baseline'):
         raise UserError(
@@ -75,25 +75,25 @@ def _model(cfg: Config) -> ConfigDict:
 
 
 def _class_of(model: ConfigDict) -> Any:
-    """The class that a model's config names in the current scope, None for an unknown one."""
+    """Return the class that a model's config names in the current scope, None for an unknown one."""
     kind = model.get('type')
     with MODELS.switch_scope_and_registry(None) as registry:
         return registry.get(kind) if isinstance(kind, str) else kind
 
 
 def _counts_epochs(train_cfg: ConfigDict) -> bool:
-    """Whether a training loop counts epochs, as mmengine decides it."""
+    """Return whether a training loop counts epochs, as mmengine decides it."""
     return train_cfg.get('by_epoch', 'max_epochs' in train_cfg)
 
 
 def _of_equal_length(loader: ConfigDict, other: ConfigDict, multi_crop: bool) -> ConfigDict:
-    """The data loader, its images repeated and cut so that a pass has as many batches as one of ``other``."""
+    """Repeat and cut the images of a data loader so that a pass has as many batches as one of ``other``."""
     wanted = DATASETS.build(other.dataset)
     processes = int(os.environ.get('WORLD_SIZE', '1'))
     share = math.ceil(len(wanted) / processes)
 
     def samples(batch_size: int) -> int:
-        """Of a pass of the twin: whole batches, as many as ``other`` makes with this batch size."""
+        """Return the samples of a baseline's pass: whole batches, as many as ``other`` makes with this batch size."""
         batches = share // batch_size if other.get('drop_last') else math.ceil(share / batch_size)
         return other.get('num_batch_per_epoch', batches) * loader.batch_size * processes
 

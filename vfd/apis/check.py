@@ -1,8 +1,8 @@
 """Finding mistakes in a config that mmengine would ignore or meet with a traceback.
 
-mmengine passes what it knows and drops the rest: a misspelt ``param_sheduler`` trains without a schedule. Here every
+mmengine passes the keys it reads and drops the rest: a misspelt ``param_sheduler`` means no schedule. Here every
 key at a place where it would be dropped or refused is compared with what is accepted there, and every ``type`` is
-looked up; the message says what was probably meant.
+looked up; the message suggests what was probably meant.
 """
 
 from __future__ import annotations
@@ -122,22 +122,22 @@ def check_config(config: Config) -> None:
     """Check every key and type that a config has at the places mmengine reads.
 
     Raises:
-        UserError: a key that would be ignored or refused, or a type that nobody registers; with a suggestion.
+        UserError: a key that would be ignored or refused, or a type that is not registered; with a suggestion.
         MissingPackageError: a type of an OpenMMLab package that is not installed; with the command.
     """
     scope = config.get('default_scope') or 'mmengine'
     _need_package(scope)
     check_strategy(config)
     _check_parts(config, '', scope)
-    twin = config.get('baseline') or {}
-    for name in twin:
+    baseline = config.get('baseline') or {}
+    for name in baseline:
         if name not in TOP_LEVEL_KEYS:
             raise UserError(f'baseline.{name} is no key of a config{did_you_mean(name, TOP_LEVEL_KEYS)}')
-    _check_parts(twin, 'baseline.', scope)
+    _check_parts(baseline, 'baseline.', scope)
 
 
 def _check_parts(config: Mapping[str, Any], prefix: str, scope: str) -> None:
-    """Check the top-level parts of a config, or of what a config holds for its supervised twin."""
+    """Check the top-level parts of a config, or of what a config holds for its supervised baseline."""
     for name, node in config.items():
         if name in PLAIN_DICTS:
             _check_plain(node, name)
@@ -186,7 +186,7 @@ def _walk(node: Any, path: str, place: str, registry: Registry | None, scope: st
     for name, part in node.items():
         if registry is roots.MODELS and not name.endswith(
             '_cfg'
-        ):  # init_cfg, test_cfg ... are read by their owner
+        ):  # init_cfg, test_cfg ... are read by the object that holds them
             _walk(part, f'{path}.{name}', name, roots.MODELS, scope)
         elif name in parts:
             _walk(part, f'{path}.{name}', name, parts[name], scope)
@@ -230,7 +230,7 @@ def _refuse_unknown(node: Mapping[str, Any], accepted: Iterable[str], path: str)
 
 
 def accepted_keys(target: Callable[..., Any]) -> set[str] | None:
-    """The keyword arguments that a class or function takes; None when it takes any.
+    """Return the keyword arguments that a class or function takes; None when it takes any.
 
     ``**kwargs`` is followed to the base class when it is handed on with ``super().__init__(..., **kwargs)``.
     """
@@ -260,14 +260,14 @@ def accepted_keys(target: Callable[..., Any]) -> set[str] | None:
 
 
 def _resolve(kind: Any, path: str, registry: Registry, scope: str, strict: bool) -> Callable[..., Any] | None:
-    """The class behind a ``type``.
+    """Return the class behind a ``type``.
 
     Args:
         kind: a registered name, with or without scope, or the class itself.
         path: where it stands, for messages.
         registry: mmengine's root registry of that kind.
         scope: the default scope.
-        strict: raise when nobody registers it, otherwise return None.
+        strict: raise when it is not registered, otherwise return None.
     """
     if not isinstance(kind, str):
         return kind
@@ -276,7 +276,7 @@ def _resolve(kind: Any, path: str, registry: Registry, scope: str, strict: bool)
         _need_package(prefix)
     try:
         found = _scoped(registry, scope).get(kind)
-    except RuntimeError:  # mmengine's answer to a name with an unknown prefix
+    except RuntimeError:  # mmengine raises it for a name with an unknown prefix
         found = None
     if found is None and registry is roots.METRICS:
         found = _scoped(roots.EVALUATOR, scope).get(kind)
@@ -286,7 +286,7 @@ def _resolve(kind: Any, path: str, registry: Registry, scope: str, strict: bool)
 
 
 def suggest_type(kind: str, registry: Registry) -> str:
-    """What to write instead of an unknown ``type``: the scope to prefix, the nearest name, the package to install."""
+    """Suggest what to write for an unknown ``type``: the scope to prefix, the nearest name, the package to install."""
     bare = kind.rpartition('.')[2]
     names: dict[str, list[str]] = {}
     missing = []
@@ -310,7 +310,7 @@ def suggest_type(kind: str, registry: Registry) -> str:
 
 
 def _scoped(registry: Registry, scope: str) -> Registry:
-    """The child registry of a scope; the root itself where the package has no registry of that kind."""
+    """Return the child registry of a scope; the root itself where the package has no registry of that kind."""
     if scope in SCOPES:
         importlib.import_module(f'{scope}.registry')
     return registry.children.get(scope, registry)

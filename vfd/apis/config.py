@@ -53,7 +53,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 
 
 def _check_top_level(config: Config, path: Path, options: dict[str, Any]) -> None:
-    """Top-level names that neither the runner nor any config file reads.
+    """Check for top-level names that neither the runner nor any config file reads.
 
     A config may hold variables of its own (``train_pipeline = [...]``), which some line reads. One that no line reads
     is a misspelt key when it is near a known one, which is an error; otherwise it is a leftover, and one warning
@@ -94,7 +94,7 @@ def _check_top_level(config: Config, path: Path, options: dict[str, Any]) -> Non
 
 
 def _parse(file: Path) -> ast.Module:
-    """The syntax tree of a config; ``{{_base_.x}}`` reads as ``_base_.x``. Other formats have no names of their own."""
+    """Parse a config; ``{{_base_.x}}`` reads as ``_base_.x``. Other formats have no names of their own."""
     if file.suffix != '.py':
         return ast.Module(body=[], type_ignores=[])
     return ast.parse(re.sub(r'\{\{\s*([\w.$:]+)\s*\}\}', r'((\1))', file.read_text()))
@@ -109,7 +109,7 @@ def _assigned(tree: ast.Module) -> Iterator[str]:
 
 
 def _own_files(path: Path) -> Iterator[Path]:
-    """The config and the bases it inherits from, but for those of installed packages (``mmdet::...``)."""
+    """Return the config and the bases it inherits from, but for those of installed packages (``mmdet::...``)."""
     yield path
     for base in _bases(_parse(path)):
         file = (path.parent / base).resolve()

@@ -1,4 +1,4 @@
-"""What detection and segmentation of single images have in common: which model, which classes, which picture."""
+"""Shared parts of the detection and segmentation of single images: model, classes, picture."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def open_model(
     checkpoint: str | Path | None,
     export: str | Path | None,
 ) -> tuple[Any, dict[str, Any]]:
-    """A model of mmdet or mmseg, or the certificate of an ONNX file.
+    """Open a model of mmdet or mmseg, or the certificate of an ONNX file.
 
     Args:
         package: ``mmdet`` or ``mmseg``.
@@ -74,7 +74,7 @@ def open_model(
 
 
 def read_rgb(image: str | Path) -> np.ndarray:
-    """The pixels of a file, (H, W, 3) uint8.
+    """Read the pixels of a file, (H, W, 3) uint8.
 
     Raises:
         MissingFileError: there is no such file.
@@ -87,7 +87,7 @@ def read_rgb(image: str | Path) -> np.ndarray:
 def onnx_input(
     pixels: np.ndarray, certificate: dict[str, Any], keep_ratio: bool
 ) -> tuple[np.ndarray, tuple[float, float]]:
-    """An image as an ONNX file takes it.
+    """Prepare an image for an ONNX file.
 
     Args:
         pixels: (H, W, 3) RGB uint8.
@@ -113,7 +113,7 @@ def onnx_input(
 
 
 def run_onnx(path: Path, images: np.ndarray) -> list[np.ndarray]:
-    """The outputs of a file in onnxruntime."""
+    """Run an ONNX file in onnxruntime and return its outputs."""
     require('onnxruntime')
     import onnxruntime
 
@@ -123,7 +123,7 @@ def run_onnx(path: Path, images: np.ndarray) -> list[np.ndarray]:
 
 
 def draw(visualizer: Any, pixels: np.ndarray, sample: Any, meta: dict[str, Any], **options: Any) -> bytes:
-    """A PNG by the visualizer of a package.
+    """Draw a PNG with the visualizer of a package.
 
     Args:
         visualizer: class of mmdet's or mmseg's local visualizer.

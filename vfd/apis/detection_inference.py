@@ -18,7 +18,7 @@ from vfd.apis.dense_inference import draw, onnx_input, open_model, read_rgb, run
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in an image, best first.
+    """Objects found in an image, best first.
 
     Attributes:
         image: (H, W, 3) RGB uint8.
@@ -81,7 +81,7 @@ class DetectionInferencer:
         return Detections(pixels, boxes, scores, labels, self._names(labels), masks[0] if masks else None)
 
     def draw(self, found: Detections) -> bytes:
-        """The image under boxes, masks and names, by mmdet's visualizer, as a PNG."""
+        """Draw boxes, masks and names over the image with mmdet's visualizer, as a PNG."""
         from mmdet.structures import DetDataSample
         from mmdet.visualization import DetLocalVisualizer
         from mmengine.structures import InstanceData
@@ -110,7 +110,7 @@ class DetectionInferencer:
         return [instances[name].cpu().numpy() for name in names]
 
     def _by_onnx(self, pixels: np.ndarray) -> list[np.ndarray]:
-        """Boxes and masks go back to the pixels of the image."""
+        """Run an ONNX file; boxes and masks are in pixels of the image."""
         batch, (factor, _) = onnx_input(pixels, self._certificate, keep_ratio=True)
         boxes, scores, labels, *masks = run_onnx(self._certificate['path'], batch)
         height, width = pixels.shape[:2]

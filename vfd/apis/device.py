@@ -1,4 +1,4 @@
-"""Where networks run."""
+"""Choice of the device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vfd.errors import UserError
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """A device by name; without one this process's GPU, or the CPU.
+    """Return the device of a name; without one this process's GPU, or the CPU.
 
     Raises:
         UserError: this machine has no such device.

@@ -1,4 +1,4 @@
-"""``vfd doctor``: is this environment sound, will this config train, and what has to be mended."""
+"""``vfd doctor``: whether this environment is sound and this config will train, and what has to be mended."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Report:
 
     @contextmanager
     def check(self, subject: str) -> Iterator[None]:
-        """Turn what is raised inside into a finding; the text of a user's mistake says how to mend it."""
+        """Turn what is raised inside into a finding; the text of a user's mistake names the remedy."""
         try:
             yield
         except UserError as error:
@@ -104,7 +104,7 @@ def doctor(
 
 
 def _examine(cfg: Config, report: Report) -> None:
-    """Data, model, teacher and one batch of a prepared config."""
+    """Examine data, model, teacher and one batch of a prepared config."""
     from mmengine.registry import DefaultScope
 
     with report.check('work dir'):
@@ -128,7 +128,7 @@ def _examine(cfg: Config, report: Report) -> None:
 
 
 def _work_dir(folder: Path, report: Report) -> None:
-    """Whether a run could write there."""
+    """Check that a run could write there."""
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise UserError(
@@ -189,7 +189,7 @@ def _model(cfg: Config, report: Report) -> Any:
 
 
 def _teacher_accuracy(model: Any, dataset: Any, report: Report) -> None:
-    """What a live teacher knows about the validation data, as the dry run measures it."""
+    """Measure the accuracy of a live teacher on the validation data, as the dry run does."""
     from vfd.evaluation.teacher_check import check_teacher
     from vfd.teachers import Teacher
 
@@ -198,6 +198,6 @@ def _teacher_accuracy(model: Any, dataset: Any, report: Report) -> None:
         return
     found = check_teacher(teacher, dataset, lambda data: model.data_preprocessor(data, False))
     if teacher.checkpoint == 'random':
-        report.add('teacher now', f'{found.text}; its random weights were asked for by name')
+        report.add('teacher now', f'{found.text}; its random weights were requested by name')
     else:
         report.add('teacher now', found.text, found.warning or None)

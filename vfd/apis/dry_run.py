@@ -1,4 +1,4 @@
-"""``--dry-run``: build everything that a training needs, say what was built, and stop."""
+"""``--dry-run``: build everything that a training needs, print what was built, and stop."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _build(runner: Runner) -> tuple[Any, list]:
 
 
 def _epochs(loop: Any, processes: int) -> float:
-    """How often the training sees every image."""
+    """Return how often the training sees every image."""
     if isinstance(loop, EpochBasedTrainLoop):
         return loop.max_epochs
     return round(loop.max_iters * loop.dataloader.batch_size * processes / len(loop.dataloader.dataset), 2)
@@ -87,7 +87,7 @@ def _describe_precision(optim_wrapper: Any) -> str:
 
 
 def describe_model(model: nn.Module) -> dict[str, str]:
-    """Rows about a model: student, teacher, parameters, what was loaded."""
+    """Return rows about a model: student, teacher, parameters, what was loaded."""
     rows: dict[str, str] = {'model': type(model).__name__}
     student = getattr(model, 'student', model)
     rows['student'] = _network_name(student)
@@ -101,7 +101,7 @@ def describe_model(model: nn.Module) -> dict[str, str]:
 
 
 def _describe_teacher(runner: Runner) -> dict[str, str]:
-    """A row with the accuracy, or kNN, of a live teacher on validation images; a warning where it is near chance."""
+    """Add the accuracy, or kNN, of a live teacher on validation images; warn where it is near chance."""
     teacher = getattr(runner.bare_model, 'teacher', None)
     if runner._val_loop is None or not isinstance(teacher, Teacher):
         return {}

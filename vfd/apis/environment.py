@@ -1,4 +1,4 @@
-"""What the environment of ``vfd doctor`` is: Python, packages and versions, mmcv's operators, devices."""
+"""The environment that ``vfd doctor`` reports: Python, packages and versions, mmcv's operators, devices."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def _package(module: str, version: str, tested: dict[str, str]) -> tuple[str, st
 
 
 def _command(module: str) -> str:
-    """The line of the message that says how to install a module."""
+    """Return the line of the message with the install command of a module."""
     return next(line.strip() for line in str(missing_package(module)).splitlines() if 'pip install' in line)
 
 
 def _tested() -> dict[str, str]:
-    """Distribution -> version of ``requirements/constraints.txt``."""
+    """Return distribution -> version of ``requirements/constraints.txt``."""
     return dict(line.split('==') for line in _lines('constraints'))
 
 
@@ -75,7 +75,7 @@ def _lines(name: str) -> list[str]:
 
 
 def _outside(distributions: tuple[str, ...], version: str) -> str | None:
-    """The requirement of vfd that an installed version does not meet."""
+    """Return the requirement of vfd that an installed version does not meet."""
     if importlib.util.find_spec('packaging') is None:
         return None
     from packaging.requirements import Requirement
@@ -90,7 +90,7 @@ def _outside(distributions: tuple[str, ...], version: str) -> str | None:
 
 
 def _operators() -> Iterator[Line]:
-    """Whether mmcv's compiled operators load; the stand-in needs no check."""
+    """Check that mmcv's compiled operators load; the stand-in needs no check."""
     if importlib.util.find_spec('torch') is None or not compat.compiled_available():
         return
     try:
@@ -116,7 +116,7 @@ def _devices() -> Iterator[Line]:
         driver = Path('/proc/driver/nvidia/version').exists()
         mend = None
         if driver:
-            mend = 'torch sees no GPU although there is a driver: install a CUDA build of torch that fits it'
+            mend = 'torch finds no GPU although there is a driver: install a CUDA build of torch that fits it'
         yield (
             'GPU',
             'a driver, but none that torch can use' if driver else 'none: training runs on the CPU',

@@ -83,7 +83,7 @@ def export(
 
 
 def _check_inputs(config: Config, target: str, images: Any) -> None:
-    """Only some targets and no images for a student that does not read images."""
+    """Refuse other targets, and images, for a student that does not read images."""
     from vfd.export.target import ANY_INPUT
 
     if not config.get('example_inputs'):
@@ -98,7 +98,7 @@ def _check_inputs(config: Config, target: str, images: Any) -> None:
 
 
 def _inputs(config: Config, student: LoadedStudent, images: Any) -> tuple[Any, list[str], list[Any]]:
-    """What is exported with, its names, and all that is compared where that is not a matter of the target."""
+    """Return the export's inputs, their names, and the batches to compare where the target does not choose them."""
     from vfd.export import real_images
     from vfd.export.example_inputs import example_inputs
 
@@ -117,7 +117,7 @@ def _two_batches(artefact: Path, student: LoadedStudent, batch: Any) -> list[Any
 
 
 def print_certificate(certificate: ExportReport) -> None:
-    """A small table, and the lines that load the artefact."""
+    """Print a small table, and the lines that load the artefact."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

@@ -39,7 +39,7 @@ class Prediction:
 
 
 class ImageClassificationInferencer:
-    """Answers with the best classes of an image: from a checkpoint or from an export.
+    """Predicts the best classes of an image: from a checkpoint or from an export.
 
     Args:
         config: what the student was trained with.
@@ -96,7 +96,7 @@ class ImageClassificationInferencer:
 
 
 def read_certificate(folder: Path) -> dict[str, Any]:
-    """What an export wrote about itself.
+    """Read the certificate of an export.
 
     Raises:
         MissingFileError: the folder is no export.
@@ -108,7 +108,7 @@ def read_certificate(folder: Path) -> dict[str, Any]:
 
 
 def _exported(folder: Path) -> tuple[Callable[[str | Path], Tensor], list[str] | None]:
-    """A function from image file to logits (C,), and the class names."""
+    """Return a function from image file to logits (C,), and the class names."""
     certificate = read_certificate(folder)
     artefact, target = folder / certificate['artefact'], certificate['target']
     if target not in _NETWORKS:
@@ -123,7 +123,7 @@ def _exported(folder: Path) -> tuple[Callable[[str | Path], Tensor], list[str] |
 
 
 def _timm(artefact: Path, certificate: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-    """Built with the arguments that the certificate records."""
+    """Build the timm model with the arguments that the certificate records."""
     import timm
 
     student = certificate['student']
@@ -147,7 +147,7 @@ _NETWORKS = {'timm': _timm, 'onnx': _onnx, 'torchscript': _torchscript}
 
 
 def _as_input(image: str | Path, preprocessing: dict[str, Any]) -> Tensor:
-    """(1, 3, H, W) float32 as the certificate describes."""
+    """Return the input (1, 3, H, W) float32 that the certificate describes."""
     pixels = read_image(image)  # BGR
     height, width = preprocessing['size'][-2:]
     if pixels.shape[:2] != (height, width):

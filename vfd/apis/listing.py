@@ -1,4 +1,4 @@
-"""What there is to train with: methods, teachers, students and configs, as text.
+"""Lists of methods, teachers, students and configs, as text.
 
 Names of methods, teachers and students come from the registries, so a new one is listed without a change here.
 Configs are described by their metafiles.
@@ -61,7 +61,7 @@ def list_students(pattern: str = '*') -> str:
 
 
 def list_configs(pattern: str = '*') -> str:
-    """Describe the configs with what their metafiles say: paper, networks, data, results.
+    """Describe the configs by their metafiles: paper, networks, data, results.
 
     Args:
         pattern: of the path, such as ``*dmae*tiny*``; a word without wildcards is looked for anywhere in it.
@@ -79,12 +79,12 @@ def list_configs(pattern: str = '*') -> str:
             title, *columns = described.get(name, own)
             groups[title].append((name, *columns))
     blocks = [f'{title}\n{_table([], rows, indent="  ")}' for title, rows in groups.items()]
-    note = [] if find_spec('yaml') else ['(what the metafiles say is left out: pip install pyyaml)']
+    note = [] if find_spec('yaml') else ['(the contents of the metafiles are left out: pip install pyyaml)']
     return '\n\n'.join([*blocks, f'in {folder}', *note])
 
 
 def _metafiles(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Config, or folder of configs -> collection with its paper, networks, data, results."""
+    """Return config, or folder of configs -> collection with its paper, networks, data, results."""
     if not find_spec('yaml'):
         return {}
     import yaml
@@ -117,7 +117,7 @@ def _result(result: dict[str, Any]) -> str:
 
 
 def _registered(package: str) -> list[type]:
-    """Registered models that a package of vfd defines, by name."""
+    """Return the registered models that a package of vfd defines, by name."""
     from vfd.registry import MODELS
 
     MODELS.import_from_location()
@@ -128,19 +128,19 @@ def _registered(package: str) -> list[type]:
 
 
 def _names_in(package: str, parts: Iterable[str]) -> list[str]:
-    """Types of an OpenMMLab package that are defined in some of its rooms."""
+    """Return the types of an OpenMMLab package that are defined in the given subpackages."""
     from mmengine.registry import MODELS
 
     child = MODELS._get_root_registry()._search_child(package)
     if child is None:
         return []
     child.import_from_location()
-    rooms = tuple(f'{package}.models.{part}' for part in parts)
-    return sorted(name for name, cls in child.module_dict.items() if cls.__module__.startswith(rooms))
+    prefixes = tuple(f'{package}.models.{part}' for part in parts)
+    return sorted(name for name, cls in child.module_dict.items() if cls.__module__.startswith(prefixes))
 
 
 def _described(classes: Iterable[type], pattern: str) -> list[tuple[str, str]]:
-    """Type and first sentence of the docstring, without its markup."""
+    """Return type and first sentence of the docstring, without its markup."""
     markup = re.compile(r':\w+:`~?([^`]*)`|``')
     return [
         (
@@ -153,7 +153,7 @@ def _described(classes: Iterable[type], pattern: str) -> list[tuple[str, str]]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = '') -> str:
-    """Columns side by side; nothing is cut."""
+    """Format columns side by side; nothing is cut."""
     lines = [list(head), *rows] if head else list(rows)
     if not rows:
         return f'{indent}nothing of that name'

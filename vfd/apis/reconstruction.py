@@ -1,4 +1,4 @@
-"""Show what a masked autoencoder makes of an image: from a config and a checkpoint of its training."""
+"""Show a masked autoencoder's predictions for an image: from a config and a checkpoint of its training."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class ReconstructionInferencer:
         settings.update(getattr(MODELS.get(settings.type), 'inference_settings', {}))
         settings.setdefault('data_preprocessor', loaded.get('data_preprocessor') or _PREPROCESSOR)
         self.notes: list[str] = []
-        self._knows_teacher = self._find_teacher(settings.get('teacher'))
+        self._has_teacher_weights = self._find_teacher(settings.get('teacher'))
         with DefaultScope.overwrite_default_scope(loaded.get('default_scope') or 'mmpretrain'):
             self.model: Any = MODELS.build(settings).eval()
         self._load(checkpoint)
 
     def _find_teacher(self, teacher: dict | None) -> bool:
-        """Whether the teacher's own weights are at hand; without them it is built, at random, but never shown."""
+        """Return whether the teacher's weights are there; without them it is built, at random, but not shown."""
         if teacher is None:
             return False
         file = str(teacher.get('checkpoint'))
@@ -80,7 +80,7 @@ class ReconstructionInferencer:
         load_into(self.model if trained_here else self.model.student, file)
         others = [name for name, _ in self.model.named_parameters() if not name.startswith('student.')]
         if not trained_here and others:
-            self._knows_teacher = False
+            self._has_teacher_weights = False
             self.notes.append('The file holds no projector, so that the teacher cannot be compared.')
 
     def __call__(self, image: str | Path, seed: int = 0) -> Reconstruction:
@@ -134,27 +134,27 @@ class ReconstructionInferencer:
         )
 
     def _pixels(self, image: Tensor) -> np.ndarray:
-        """A normalised image (3, H, W) as RGB (H, W, 3), 0..1 where it is a possible colour."""
+        """Convert a normalised image (3, H, W) to RGB (H, W, 3), 0..1 where it is a possible colour."""
         own = Normalization.of_image_preprocessor(self.model.data_preprocessor)
         return own.convert(image[None], Normalization())[0].permute(1, 2, 0).numpy() / 255
 
     def _features(self, inputs: Tensor) -> dict[str, Tensor]:
-        """(1, L, D) of the student, and of the teacher in the same space."""
+        """Return the features (1, L, D) of the student, and of the teacher in the same space."""
         if not hasattr(self.model, 'compared'):
             return {'student': self.model.student(inputs)[:, 1:]}
         features = self.model.compared(inputs)
-        return features if self._knows_teacher else {'student': features['student']}
+        return features if self._has_teacher_weights else {'student': features['student']}
 
 
 def _drawn(seed: int, work: Any) -> Any:
-    """``work()`` with torch's generator at a seed, and put back afterwards."""
+    """Run ``work()`` with torch's generator at a seed; restore the generator afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return work()
 
 
 def _central(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The largest central part of the shape of ``size`` (height, width), resized to it."""
+    """Cut the largest central part of the shape of ``size`` (height, width) and resize it to that size."""
     (height, width), (rows, columns) = pixels.shape[:2], size
     scale = min(height / rows, width / columns)
     cut_height, cut_width = max(1, round(rows * scale)), max(1, round(columns * scale))

@@ -76,7 +76,7 @@ class SegmentationInferencer:
         return ClassMap(pixels, labels, {names[numbers[k]]: float(counts[k] / labels.size) for k in order})
 
     def draw(self, found: ClassMap) -> bytes:
-        """The image under its coloured classes and their names, by mmseg's visualizer, as a PNG."""
+        """Draw coloured classes and their names over the image with mmseg's visualizer, as a PNG."""
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
         from mmseg.visualization import SegLocalVisualizer

@@ -46,7 +46,7 @@ def train(
         The runner, after training; ``runner.model`` is the trained model.
 
     Raises:
-        UserError: the config, the data or a checkpoint is wrong; the text says how to mend it.
+        UserError: the config, the data or a checkpoint is wrong; the text names the remedy.
     """
     return run(prepare(config, work_dir, options, launcher, resume, amp, auto_scale_lr, validate))
 
@@ -99,7 +99,7 @@ def prepare(
     auto_scale_lr: bool = False,
     validate: bool = True,
 ) -> Config:
-    """A checked config with everything set that :func:`train` was asked for; a loaded config is copied first."""
+    """Return a checked config with all arguments of :func:`train` set in it; a loaded config is copied first."""
     if isinstance(config, Config):
         cfg = Config(config._cfg_dict.to_dict(), filename=config.filename)
         cfg.merge_from_dict(options or {})
@@ -117,7 +117,7 @@ def prepare(
     if auto_scale_lr:
         if not cfg.get('auto_scale_lr'):
             raise UserError(
-                '--auto-scale-lr: the config does not say for which total batch its learning rate is; '
+                '--auto-scale-lr: the config does not set for which total batch its learning rate is; '
                 'add auto_scale_lr=dict(base_batch_size=...)'
             )
         cfg.auto_scale_lr.enable = True
@@ -144,7 +144,7 @@ def run(cfg: Config) -> Runner:
 
 
 def _names_weights(model: Any) -> bool:
-    """Whether a model's config says where its own weights, not a teacher's, come from."""
+    """Return whether a model's config names its own weights, not those of a teacher."""
     if isinstance(model, Mapping):
         if model.get('pretrained') is True or model.get('checkpoint') not in (None, 'random'):
             return True
@@ -163,7 +163,7 @@ def _use_amp(cfg: Config) -> None:
 
 @contextmanager
 def clear_errors(cfg: Config) -> Iterator[None]:
-    """Turn what the libraries say of a mistake in the config into one clear message.
+    """Turn the libraries' errors about a mistake in the config into one clear message.
 
     What cannot be traced to the config stays as it is, with its traceback.
     """
@@ -200,7 +200,7 @@ def clear_errors(cfg: Config) -> Iterator[None]:
 
 
 def _keys(node: Any) -> Iterator[str]:
-    """Every key of a config, at any level."""
+    """Yield every key of a config, at any level."""
     if isinstance(node, Mapping):
         yield from node
         node = node.values()

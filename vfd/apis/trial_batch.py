@@ -53,23 +53,23 @@ def try_batch(model: Any, dataset: Any, cfg: Config, report: Report) -> None:
 
 
 def _taps(model: Any, data: Any, report: Report) -> None:
-    """Shapes of what the teacher gives for the batch."""
+    """Report the shapes of the teacher's outputs for the batch."""
     import torch
 
     teacher = getattr(model, 'teacher', None)
     if teacher is None or not isinstance(data, dict) or not isinstance(data['inputs'], torch.Tensor):
         return
     with torch.no_grad():
-        answers = teacher(data['inputs'], data_samples=data.get('data_samples'))
+        outputs = teacher(data['inputs'], data_samples=data.get('data_samples'))
     shapes = {
-        tap: (answer if isinstance(answer, torch.Tensor) else answer.values).shape  # or of regions or points
-        for tap, answer in answers.items()
+        tap: (output if isinstance(output, torch.Tensor) else output.values).shape  # or of regions or points
+        for tap, output in outputs.items()
     }
     report.add('teacher taps', ', '.join(f'{tap} {tuple(shape)}' for tap, shape in shapes.items()))
 
 
 def _resources(model: Any, activations: float, cfg: Config, report: Report) -> None:
-    """Memory of one process and disk of the run, against what there is."""
+    """Report the memory of one process and the disk of the run, against what is free."""
     import torch
 
     from vfd.stores.progress import readable_bytes
@@ -113,7 +113,7 @@ def _resources(model: Any, activations: float, cfg: Config, report: Report) -> N
 
 
 def _batch(loader: Any, dataset: Any, size: int) -> Any:
-    """Samples of a data set, spread over it, collated as the loader does; those that cannot be read are left out."""
+    """Collate samples spread over a data set as the loader does; those that cannot be read are left out."""
     from functools import partial
 
     from mmengine.registry import FUNCTIONS
@@ -133,12 +133,12 @@ def _batch(loader: Any, dataset: Any, size: int) -> Any:
 
 
 def spread(length: int, count: int) -> list[int]:
-    """Numbers of ``count`` samples, evenly over a data set."""
+    """Return the numbers of ``count`` samples, evenly over a data set."""
     return sorted({number * length // count for number in range(count)} if length > count else range(length))
 
 
 def _free_memory() -> float:
-    """Bytes that processes may still take; all of the memory where the system does not say."""
+    """Return the bytes that are free for processes; the whole memory where the system does not report them."""
     info = Path('/proc/meminfo')
     for line in info.read_text(encoding='utf-8').splitlines() if info.exists() else ():
         if line.startswith('MemAvailable:'):

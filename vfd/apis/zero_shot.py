@@ -54,7 +54,7 @@ class ZeroShotSegmentationInferencer:
         class_names: list or file of names; default: the config's. Names of one class are separated by ``', '``.
         prob_thd: pixels whose best class is less likely become the first class; default: the config's with its own
             names, 0 with others.
-        allow_random: accept a text tower or a backbone without trained weights, whose answers mean nothing.
+        allow_random: accept a text tower or a backbone without trained weights, whose outputs mean nothing.
         device: where the network runs; default: the GPU if there is one.
 
     Raises:
@@ -124,7 +124,7 @@ class ZeroShotSegmentationInferencer:
 
 
 def _refuse_random(settings: Any, checkpoint: str | Path | None, allowed: bool) -> None:
-    """A picture of random weights looks like one of trained weights."""
+    """Refuse random weights: their pictures look like those of trained weights."""
     backbone = settings.get('backbone') or {}
     if allowed:
         return

@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         if name == 'from-official':
             command.add_argument('--images', required=True, help='folder of the images')
             command.add_argument('--classes', required=True, type=int, help='number of classes')
-            command.add_argument('--label-type', help='default: what the shape of the labels says')
+            command.add_argument('--label-type', help='default: according to the shape of the labels')
             command.add_argument('--values', choices=['float32', 'float16'], default='float32')
 
 

@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'search': ('vfd.cli.search', 'rank student architectures for a teacher without training them'),
     'verify': ('vfd.cli.verify', 'compare every record of a store with its checksum'),
     'convert': ('vfd.cli.convert', 'convert label stores from and to released layouts'),
-    'doctor': ('vfd.cli.doctor', 'check the environment and a config, and say what to mend'),
+    'doctor': ('vfd.cli.doctor', 'check the environment and a config, and list what to mend'),
     'quickstart': ('vfd.cli.quickstart', 'distil a real teacher into a small student, on real images'),
     'list': ('vfd.cli.list', 'list methods, teachers, students or configs'),
 }

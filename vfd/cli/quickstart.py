@@ -1,4 +1,4 @@
-"""``vfd quickstart``: the examples of ``examples/quickstart``, which say themselves what there is to run."""
+"""``vfd quickstart``: the examples of ``examples/quickstart``, which list their own runs."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, or do what ``--dry-run`` says."""
+    """Train, or only build with ``--dry-run``."""
     from vfd.apis import baseline, dry_run
     from vfd.apis import training as api
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         validate=not args.no_validate,
     )
     if args.baseline:
-        cfg = baseline.twin(cfg)
+        cfg = baseline.baseline_config(cfg)
     if args.dry_run:
         dry_run.dry_run(cfg)
     else:

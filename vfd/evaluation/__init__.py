@@ -1,4 +1,4 @@
-"""What a representation is worth: probes, zero-shot segmentation, artifacts; and what a score is worth: ranks."""
+"""Evaluation of representations (probes, zero-shot segmentation, artifacts) and of scores (ranks)."""
 
 from importlib import import_module
 from typing import Any

@@ -40,7 +40,7 @@ class TokenNorms:
 
 
 def token_norms(tokens: Tensor) -> TokenNorms:
-    """Lengths of tokens (B, T, D), and which of them stand out in their image."""
+    """Measure the lengths of tokens (B, T, D), and which of them stand out in their image."""
     norms = tokens.norm(dim=-1)
     middle = norms.quantile(0.5, dim=1, keepdim=True)
     offset = norms - middle
@@ -59,12 +59,12 @@ def token_norms(tokens: Tensor) -> TokenNorms:
 
 
 def cosines(tokens: Tensor, target: Tensor) -> Tensor:
-    """Cosine of every token with its target: (B, T, D) each to (B, T)."""
+    """Compute the cosine of every token with its target: (B, T, D) each to (B, T)."""
     return torch.cosine_similarity(tokens, target, dim=-1)
 
 
 def worst_cosines(cosine: Tensor) -> dict[int, float]:
-    """Cosines at the 50th, 70th, 90th, 95th and 99th percentile of dissimilarity, over all tokens together.
+    """Return the cosines at the 50th, 70th, 90th, 95th and 99th percentile of dissimilarity, over all tokens.
 
     At the 99th, one token of a hundred is less alike to its target than that.
 
@@ -77,7 +77,7 @@ def worst_cosines(cosine: Tensor) -> dict[int, float]:
 
 
 def _quantiles(values: Tensor, shares: Tensor) -> Tensor:
-    """Quantiles, linearly interpolated, of any number of values (``torch.quantile`` takes 16 million)."""
+    """Compute linearly interpolated quantiles of any number of values (``torch.quantile`` takes 16 million)."""
     ordered = values.sort().values
     places = shares * (len(ordered) - 1)
     below = places.floor().long()
@@ -86,7 +86,7 @@ def _quantiles(values: Tensor, shares: Tensor) -> Tensor:
 
 
 def pearson(heat: Tensor, mask: Tensor) -> Tensor:
-    """Pearson's correlation of heat maps with masks.
+    """Compute Pearson's correlation of heat maps with masks.
 
     Args:
         heat: (N, H, W): how alike every place is to a query.

@@ -101,7 +101,7 @@ class DepthMetric(BaseMetric):
             self.results.append(depth_metrics(pred.float(), target.float(), self.min_depth, self.max_depth))
 
     def compute_metrics(self, results: list[dict[str, float]]) -> dict[str, float]:
-        """Means over images.
+        """Return the means over images.
 
         Raises:
             UserError: no image has a valid depth.

@@ -28,7 +28,7 @@ NormStrategy = Literal['linear', 'softmax', 'sigmoid']
 
 
 def depth_from_bins(logits: Tensor, bins: Tensor, norm_strategy: NormStrategy = 'linear') -> Tensor:
-    """The expected depth of scores over depth bins.
+    """Compute the expected depth of scores over depth bins.
 
     Args:
         logits: (B, N, H, W).
@@ -107,12 +107,12 @@ class DepthProbe(BaseModel):
         self.gradient_loss = GradientLoss(max_depth, gradient_weight, legacy_bchw)
 
     def init_weights(self) -> None:
-        """The convolution starts from N(0, 0.01) and a bias of 0, as mmseg's heads do [ours]."""
+        """Start the convolution from N(0, 0.01) and a bias of 0, as mmseg's heads do [ours]."""
         super().init_weights()
         normal_init(self.conv_depth, std=0.01)
 
     def decode(self, features: Tensor, cls_token: Tensor) -> Tensor:
-        """Depth from frozen features.
+        """Compute depth from frozen features.
 
         Args:
             features: (B, D, h, w).
@@ -131,7 +131,7 @@ class DepthProbe(BaseModel):
         return depth_from_bins(self.conv_depth(enlarged), self.bins, self.norm_strategy)
 
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
-        """As mmseg's models.
+        """Run one batch in a mode of mmseg's models.
 
         Args:
             inputs: (B, 3, H, W), preprocessed.
@@ -157,7 +157,7 @@ class DepthProbe(BaseModel):
 
 
 def _original_size(depth: Tensor, meta: dict) -> Tensor:
-    """(1, H, W) without the padding, resized to the original image."""
+    """Cut the padding off a map (1, H, W) and resize it to the original image."""
     _, right, _, bottom = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
     depth = depth[:, : depth.shape[1] - bottom, : depth.shape[2] - right]
     size = tuple(meta['ori_shape'])

@@ -1,4 +1,4 @@
-"""A network that is looked at and never changed: the backbone under a probe."""
+"""A frozen evaluation network: the backbone under a probe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FrozenBackbone(BaseModule):
     Weights that its config names (``checkpoint``, ``init_cfg``) are read when it is built, so that a network that is
     only tested has them too. A checkpoint that is loaded into a model which holds it, and lacks some of its tensors, is
     an error; so is a network with registers that has no weights, or registers of none, when the first image comes:
-    ``checkpoint='random'`` in its config says that this is meant.
+    ``checkpoint='random'`` in its config allows this.
 
     Args:
         backbone: config of a network that gives maps (B, D, h, w), one or a tuple.
@@ -43,28 +43,28 @@ class FrozenBackbone(BaseModule):
 
     @classmethod
     def around(cls, backbone: dict) -> FrozenBackbone:
-        """Build a backbone and freeze it, unless its config says so already."""
+        """Build a backbone and freeze it, unless it is a config of a frozen one."""
         if str(backbone.get('type')).rpartition('.')[2] == cls.__name__:
             return MODELS.build(backbone)
         return cls(backbone)
 
     def init_weights(self) -> None:
-        """Nothing is drawn anew: the weights are given."""
+        """Do nothing: the weights are given."""
 
     def train(self, mode: bool = True) -> FrozenBackbone:
-        """Stay in eval mode, whatever is asked."""
+        """Stay in eval mode, whatever ``mode`` is."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The backbone's maps, (B, D, h, w) each, without gradient."""
+        """Compute the backbone's maps, (B, D, h, w) each, without gradient."""
         self._refuse_unloaded()
         maps = self.network(images)
         return maps if isinstance(maps, tuple) else (maps,)
 
     @torch.no_grad()
     def forward_with_cls(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The map and the class token of a transformer with registers.
+        """Compute the map and the class token of a transformer with registers.
 
         Returns:
             (B, D, h, w) and (B, D).
@@ -99,7 +99,7 @@ class FrozenBackbone(BaseModule):
 
 
 def read_any_checkpoint(model: nn.Module) -> None:
-    """Let ``model`` read checkpoints of its backbone alone, in any layout that the backbone knows.
+    """Let ``model`` read checkpoints of its backbone alone, in any layout that the backbone reads.
 
     A distillation's ``student`` is one, so is a released file. Checkpoints with ``backbone.`` are of ``model`` itself.
     """
@@ -126,7 +126,7 @@ def _from_backbone(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any
 
 
 def _need_all(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Before a checkpoint is loaded: every tensor has to be there. mmengine's loader only logs what is missing."""
+    """Raise, before a checkpoint is loaded, when a tensor is missing; mmengine's loader only logs it."""
     assert isinstance(module, FrozenBackbone)
     names = list(module.state_dict())
     missing = [f'{prefix}{name}' for name in names if f'{prefix}{name}' not in state]

@@ -1,4 +1,4 @@
-"""How well the heat maps of class names fall on the objects: a metric beside mmseg's ``IoUMetric``."""
+"""Correlation of the heat maps of class names with the objects: a metric beside mmseg's ``IoUMetric``."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class HeatMapCorrelation(BaseMetric):
                 self.results.append(float(values.mean()))
 
     def compute_metrics(self, results: list[float]) -> dict[str, float]:
-        """The mean over images.
+        """Return the mean over images.
 
         Raises:
             UserError: no image has a class that is neither everywhere nor nowhere.

@@ -1,4 +1,4 @@
-"""Weighted nearest neighbours on frozen features: what a representation knows without any training."""
+"""Weighted nearest neighbours on frozen features: a measure of a representation without any training."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class LinearProbe:
     cv_accuracy: float
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """(N, D) features to (N, C) logits."""
+        """Compute the logits (N, C) of features (N, D)."""
         return features @ self.weight.T + self.bias
 
 
@@ -49,8 +49,8 @@ def fit_linear_probe(
     """Fit a logistic regression to frozen features.
 
     Features are divided by their mean length: one number, so that the strengths mean the same for every network and
-    the result stays linear in the features. The strength is chosen by log loss, which asks for honest probabilities
-    (they are what a student will learn), on the given features alone.
+    the result stays linear in the features. The strength is chosen by log loss, which needs calibrated probabilities
+    (a student will learn them), on the given features alone.
 
     Args:
         features: (N, D).

@@ -48,7 +48,7 @@ def refine(images: Tensor, maps: Tensor, steps: int, dilations: Sequence[int] = 
 
 
 def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
-    """Every map moved to each of its eight neighbours at each distance."""
+    """Move every map to each of its eight neighbours at each distance."""
     height, width = maps.shape[-2:]
     for distance in dilations:
         padded = F.pad(maps, (distance,) * 4, mode='replicate')

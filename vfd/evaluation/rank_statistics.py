@@ -1,4 +1,4 @@
-"""How well a score ranks what it is to rank: correlations, precision at the top, and what is left at a fixed budget.
+"""Rank statistics of a score: correlations, precision at the top, and partial correlation at a fixed budget.
 
 ``true`` is what was measured (an accuracy), ``predicted`` the score; for both, larger is better.
 """
@@ -17,12 +17,12 @@ RATIOS = (0.05, 0.1, 0.5)
 
 
 def kendall(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Kendall's tau (tau-b where values are tied); NaN for a constant."""
+    """Compute Kendall's tau (tau-b where values are tied); NaN for a constant."""
     return float(stats.kendalltau(*_checked(true, predicted)).statistic)
 
 
 def spearman(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Spearman's rho; NaN for a constant."""
+    """Compute Spearman's rho; NaN for a constant."""
     true, predicted = _checked(true, predicted)
     if np.ptp(true) == 0 or np.ptp(predicted) == 0:
         return float('nan')
@@ -30,25 +30,25 @@ def spearman(true: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def pearson(true: np.ndarray, predicted: np.ndarray, eps: float = 1e-8) -> float:
-    """Pearson's correlation; ``eps`` stands under the root, as in the code that DisWOT was published with."""
+    """Compute Pearson's correlation; ``eps`` stands under the root, as in the code published with DisWOT."""
     true, predicted = (values - values.mean() for values in _checked(true, predicted))
     return float(true @ predicted / np.sqrt((true @ true) * (predicted @ predicted) + eps))
 
 
 def rank_difference(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Mean number of places by which the score puts an item too high; as many are too low, so it is half of |d|."""
+    """Compute the mean number of places by which the score puts an item too high: half of the mean |d|."""
     true, predicted = (values.argsort().argsort() for values in _checked(true, predicted))
     return float(np.abs(true - predicted).sum() / (2 * len(true)))
 
 
 def concordant_ratio(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of entries of one sign in both; the entries are meant to be differences of pairs."""
+    """Compute the share of entries of one sign in both; the entries are meant to be differences of pairs."""
     true, predicted = _checked(true, predicted)
     return float((true * predicted > 0).sum() / (len(true) + 1e-9))
 
 
 def rank_at_k(true: np.ndarray, predicted: np.ndarray, ratios: Sequence[float] = RATIOS) -> np.ndarray:
-    """Where the best of the score really are.
+    """Compute the true ranks of the best by score.
 
     Returns:
         (len(ratios), 5): ratio, best true rank among the best ``int(ratio * n)`` of the score, that rank / n, worst
@@ -65,7 +65,7 @@ def rank_at_k(true: np.ndarray, predicted: np.ndarray, ratios: Sequence[float] =
 
 
 def precision_at_k(true: np.ndarray, predicted: np.ndarray, ratios: Sequence[float] = RATIOS) -> np.ndarray:
-    """How many of the truly best (worst) are among the best (worst) of the score, and tau inside these groups.
+    """Compute the share of the truly best (worst) among the best (worst) by score, and tau inside these groups.
 
     Returns:
         (len(ratios), 6): ratio, k, P@top-k, P@bottom-k, tau of the score's best k, tau of its worst k.
@@ -85,9 +85,9 @@ def precision_at_k(true: np.ndarray, predicted: np.ndarray, ratios: Sequence[flo
 
 
 def partial_kendall(true: np.ndarray, predicted: np.ndarray, budget: np.ndarray) -> float:
-    """Kendall's tau of truth and score at a fixed budget.
+    """Compute Kendall's tau of truth and score at a fixed budget.
 
-    ``(t_xy - t_xz t_yz) / sqrt((1 - t_xz^2) (1 - t_yz^2))`` (Kendall 1942): what the score knows beyond the
+    ``(t_xy - t_xz t_yz) / sqrt((1 - t_xz^2) (1 - t_yz^2))`` (Kendall 1942): what the score explains beyond the
     parameters or FLOPs that stand in ``budget``. NaN when the budget alone already gives the truth or the score.
     """
     between = kendall(true, predicted)
@@ -99,7 +99,7 @@ def partial_kendall(true: np.ndarray, predicted: np.ndarray, budget: np.ndarray)
 def sampled_partial_kendall(
     true: np.ndarray, predicted: np.ndarray, budget: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """:func:`partial_kendall` of many samples of the items at once.
+    """Compute :func:`partial_kendall` of many samples of the items at once.
 
     tau-b is the cosine of the signs of all pairs' differences, so a sample weighs every pair by both its items.
 
@@ -131,13 +131,13 @@ def sampled_partial_kendall(
 
 
 def bootstrap_weights(count: int, samples: int = 1000, seed: int = 0) -> np.ndarray:
-    """(samples, count): ``count`` items drawn with replacement, as a bootstrap does."""
+    """Draw weights (samples, count): ``count`` items drawn with replacement, as a bootstrap does."""
     share = np.full(count, 1 / count)
     return np.random.default_rng(seed).multinomial(count, share, size=samples).astype(float)
 
 
 def subset_weights(count: int, size: int, samples: int, seed: int = 0) -> np.ndarray:
-    """(samples, count): ``size`` distinct items each."""
+    """Draw weights (samples, count): ``size`` distinct items each."""
     rng = np.random.default_rng(seed)
     weights = np.zeros((samples, count))
     for row in weights:
@@ -146,7 +146,7 @@ def subset_weights(count: int, size: int, samples: int, seed: int = 0) -> np.nda
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """What lies within ``level`` of the samples around their middle; NaN where one of them is NaN."""
+    """Return the bounds of the middle ``level`` of the samples; NaN where a sample is NaN."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -166,7 +166,7 @@ class Spread:
 def over_seeds(
     statistic: Callable[[np.ndarray, np.ndarray], float], true: np.ndarray, predicted: np.ndarray
 ) -> Spread:
-    """A statistic for every seed.
+    """Compute a statistic for every seed.
 
     Args:
         statistic: :func:`kendall`, for example.

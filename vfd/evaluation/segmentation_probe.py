@@ -81,7 +81,7 @@ class LinearSegHead(BaseDecodeHead):
         self.bn = build_norm_layer(norm_cfg, in_channels)[1]
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Maps of a backbone, the last of them (B, D, h, w), to class scores (B, C, h, w)."""
+        """Compute class scores (B, C, h, w) from the maps of a backbone, the last of them (B, D, h, w)."""
         features = self._transform_inputs(inputs)
         if features.shape[1] != self.in_channels:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Whether dense features stay with the content when the image is shifted."""
+"""Consistency of dense features when the image is shifted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vfd.errors import UserError
 
 
 class ShiftConsistency(NamedTuple):
-    """How alike the features of the same content are in two crops; 1 is perfect.
+    """Similarity of the features of the same content in two crops; 1 is perfect.
 
     Attributes:
         cosine: mean cosine between the features of the same patch.
@@ -66,7 +66,7 @@ def shift_consistency(
         )
 
     def maps(down: int, right: int) -> Tensor:
-        """(B, side, side, D) of the crop at a place in patches."""
+        """Compute the features (B, side, side, D) of the crop at a place in patches."""
         top, left = down * patch_size, right * patch_size
         crop = images[:, :, top : top + crop_size, left : left + crop_size]
         return dense(crop).float().unflatten(1, (side, side))

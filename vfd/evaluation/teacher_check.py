@@ -1,4 +1,4 @@
-"""Whether a teacher knows anything about the data it is to teach: a quick look before training.
+"""A quick check before training: whether a teacher is better than chance on the data of the student.
 
 B images, C classes, N images of the check.
 """
@@ -28,7 +28,7 @@ DEVIATIONS = 3.0
 
 @dataclass(frozen=True)
 class TeacherCheck:
-    """What was found.
+    """Result of the check.
 
     Attributes:
         text: for people.
@@ -40,12 +40,12 @@ class TeacherCheck:
 
 
 def check_teacher(teacher: Any, dataset: Any, prepare: Callable[[dict], dict]) -> TeacherCheck:
-    """Measure a teacher on some labelled images, as it will see them in training.
+    """Measure a teacher on some labelled images, prepared as in training.
 
     With the tap ``logits`` that is its accuracy and cross-entropy on images spread over the data set; with any other
     tap the accuracy of nearest neighbours by the mean features of its last tap, on images of a few classes. Results
     that chance could give are a warning, and so is an accuracy far below the one that the weight file names. A teacher
-    with ``bn='train'`` sees all images as one batch, and moves its statistics as in a step of training.
+    with ``bn='train'`` gets all images as one batch, and moves its statistics as in a step of training.
 
     Args:
         teacher: a live :class:`vfd.Teacher`.
@@ -56,10 +56,10 @@ def check_teacher(teacher: Any, dataset: Any, prepare: Callable[[dict], dict]) -
     rows = _spread(dataset) if classify else _of_few_classes(dataset)
     if not rows:
         return TeacherCheck('not measured: the validation images have no class labels')
-    answers, labels = _run(teacher, dataset, rows, prepare, 'logits' if classify else teacher.taps[-1])
-    if not answers.isfinite().all():
-        return TeacherCheck('answers that are not finite', 'the teacher answers with NaN or infinity')
-    return _classified(teacher, answers, labels) if classify else _neighbours(answers, labels)
+    features, labels = _run(teacher, dataset, rows, prepare, 'logits' if classify else teacher.taps[-1])
+    if not features.isfinite().all():
+        return TeacherCheck('features that are not finite', 'the teacher outputs NaN or infinity')
+    return _classified(teacher, features, labels) if classify else _neighbours(features, labels)
 
 
 def _classified(teacher: Any, logits: Tensor, labels: Tensor) -> TeacherCheck:
@@ -111,7 +111,7 @@ def _neighbours(features: Tensor, labels: Tensor) -> TeacherCheck:
 
 
 def _bound(chance: float, count: int) -> float:
-    """What guessing reaches now and then."""
+    """Return an upper bound of the accuracy of guessing."""
     return chance + 2 * (chance * (1 - chance) / count) ** 0.5
 
 
@@ -119,23 +119,23 @@ def _bound(chance: float, count: int) -> float:
 def _run(
     teacher: Any, dataset: Any, rows: Sequence[int], prepare: Callable[[dict], dict], tap: str
 ) -> tuple[Tensor, Tensor]:
-    """Answers (N, D) and labels (N,)."""
-    answers, labels, begun = [], [], time.monotonic()
+    """Compute features (N, D) and labels (N,)."""
+    features, labels, begun = [], [], time.monotonic()
     chunk = IMAGES if teacher.bn == 'train' else CHUNK
     for first in range(0, len(rows), chunk):
         batch = prepare(pseudo_collate([dataset[row] for row in rows[first : first + chunk]]))
-        answer = teacher(batch['inputs'], data_samples=batch['data_samples'])[tap]
-        if not isinstance(answer, Tensor):
-            raise UserError(f'the tap "{tap}" gives another number of answers for each image')
-        if answer.ndim == 4:
-            answer = answer.mean((2, 3))
-        elif answer.ndim == 3:
-            answer = answer.mean(1)
-        answers.append(answer.float().cpu())
+        output = teacher(batch['inputs'], data_samples=batch['data_samples'])[tap]
+        if not isinstance(output, Tensor):
+            raise UserError(f'the tap "{tap}" gives a different number of features for each image')
+        if output.ndim == 4:
+            output = output.mean((2, 3))
+        elif output.ndim == 3:
+            output = output.mean(1)
+        features.append(output.float().cpu())
         labels += [_label(sample.gt_label) for sample in batch['data_samples']]
         if time.monotonic() - begun > SECONDS:
             break
-    return torch.cat(answers), torch.tensor(labels)
+    return torch.cat(features), torch.tensor(labels)
 
 
 def _label(value: Any) -> int:
@@ -153,14 +153,14 @@ def _labels(dataset: Any) -> list[int | None]:
 
 
 def _spread(dataset: Any) -> list[int]:
-    """Rows of labelled images, evenly spread."""
+    """Return rows of labelled images, evenly spread."""
     rows = [row for row, label in enumerate(_labels(dataset)) if label is not None]
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(IMAGES, len(rows))).round().astype(int))
     return [rows[k] for k in chosen]
 
 
 def _of_few_classes(dataset: Any) -> list[int]:
-    """Rows of labelled images of a few classes, as many of each."""
+    """Return rows of labelled images of a few classes, as many of each."""
     labels = _labels(dataset)
     by_class: dict[int, list[int]] = {}
     for row, label in enumerate(labels):

@@ -15,7 +15,7 @@ from vfd.errors import MissingFileError, UserError, did_you_mean
 
 
 def read_class_names(source: str | Path | Sequence[str]) -> list[list[str]]:
-    """The names of every class.
+    """Read the names of every class.
 
     Args:
         source: a text file (UTF-8), one class a line in the order of the labels, or the lines themselves. Several
@@ -76,7 +76,7 @@ def check_text_tower(model_name: str, weights: str | None) -> None:
 
     if weights is None:
         raise UserError(
-            f'text tower {model_name}: name its weights: a tag of open_clip, a weight file, or "random", whose answers '
+            f'text tower {model_name}: name its weights: a tag of open_clip, a weight file, or "random", whose outputs '
             'mean nothing'
         )
     local = model_name.startswith('local-dir:')
@@ -98,7 +98,7 @@ def check_text_tower(model_name: str, weights: str | None) -> None:
 def text_features(
     names: Sequence[str], model_name: str, weights: str, device: torch.device | str = 'cpu'
 ) -> Tensor:
-    """A unit vector for every name: the mean over the 80 sentences that OpenAI published for ImageNet.
+    """Encode every name as a unit vector: the mean over the 80 sentences that OpenAI published for ImageNet.
 
     Every sentence is encoded and brought to length 1, then their mean is.
 
@@ -130,7 +130,7 @@ def text_features(
 
 
 def _tower(model_name: str, weights: str) -> Any:
-    """The CLIP model with its text side loaded; of a file, the images' side need not be there."""
+    """Build the CLIP model and load its text side; a file need not have the images' side."""
     import open_clip
 
     published = weights != 'random' and not Path(weights).expanduser().is_file()
@@ -152,5 +152,5 @@ def _tower(model_name: str, weights: str) -> Any:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a tensor of open_clip's models belongs to the text side."""
+    """Return whether a tensor of open_clip's models belongs to the text side."""
     return not name.startswith(('visual.', 'logit_scale', 'logit_bias'))

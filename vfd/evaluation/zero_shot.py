@@ -19,7 +19,7 @@ SoftmaxOver = Literal['classes', 'queries']
 
 
 def sliding_windows(height: int, width: int, crop: tuple[int, int], stride: tuple[int, int]) -> list[Box]:
-    """Windows that cover an image, row by row; the last of a row or column is pulled back inside.
+    """Return windows that cover an image, row by row; the last of a row or column is pulled back inside.
 
     Args:
         height: of the image in pixels.
@@ -79,14 +79,14 @@ def slide(
 
 
 def query_scores(features: Tensor, queries: Tensor) -> Tensor:
-    """Cosines of patches and unit text features: (B, D, h, w) and (Q, D) to (B, Q, h, w)."""
+    """Compute the cosines of patches and unit text features: (B, D, h, w) and (Q, D) to (B, Q, h, w)."""
     return torch.einsum('bdhw,qd->bqhw', F.normalize(features, dim=1), queries.to(features))
 
 
 def class_scores(
     logits: Tensor, class_of_query: Tensor, scale: float, softmax_over: SoftmaxOver = 'classes'
 ) -> tuple[Tensor, Tensor]:
-    """Scores and probabilities of classes from those of queries; a class is scored by its best name.
+    """Compute scores and probabilities of classes from those of queries; a class is scored by its best name.
 
     Over the classes, the softmax is that of the reference values of the golden test. Over all queries, before the best
     name is taken, it is as the protocol is also described: the labels are the same and the probabilities smaller
@@ -109,7 +109,7 @@ def class_scores(
 
 
 def _best_of_class(maps: Tensor, class_of_query: Tensor) -> Tensor:
-    """(Q, H, W) to (C, H, W)."""
+    """Take the largest value over the names of a class: (Q, H, W) to (C, H, W)."""
     count = int(class_of_query.max()) + 1
     if count == len(maps):
         return maps
@@ -117,7 +117,7 @@ def _best_of_class(maps: Tensor, class_of_query: Tensor) -> Tensor:
 
 
 def choose_class(probabilities: Tensor, prob_thd: float) -> Tensor:
-    """The likeliest class of every pixel, and class 0 (background) where it is less likely than ``prob_thd``.
+    """Choose the likeliest class of every pixel, and class 0 (background) where it is less likely than ``prob_thd``.
 
     Args:
         probabilities: (C, H, W).

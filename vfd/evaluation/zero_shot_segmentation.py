@@ -43,7 +43,7 @@ class ZeroShotSegmentor(BaseModel):
             ``student`` is the backbone, and released files can be tested.
         class_names: file of names or list, see :func:`~vfd.evaluation.text_queries.read_class_names`.
         text_model: open_clip's name of the CLIP model whose text tower encodes the names.
-        text_weights: open_clip's tag, a weight file, or ``'random'``, which is never taken without being asked for.
+        text_weights: open_clip's tag, a weight file, or ``'random'``, which is never the default.
             The tower is built at the first image and not kept.
         crop_size: side of a window in pixels, or height and width.
         stride: step between windows in pixels.
@@ -94,19 +94,19 @@ class ZeroShotSegmentor(BaseModel):
             raise UserError(f'softmax_over={softmax_over!r}: one of {", ".join(get_args(SoftmaxOver))}')
         self.softmax_over: SoftmaxOver = softmax_over
         self.prob_thd, self.pamr_steps = prob_thd, pamr_steps
-        # A parameter, though nothing trains: torch refuses to distribute a model without any.
+        # A parameter, though nothing trains: DDP raises for a model without any.
         self.logit_scale = nn.Parameter(torch.tensor(float(logit_scale)))
         self.backbone = FrozenBackbone.around(backbone)
         read_any_checkpoint(self)
         self.queries: Tensor | None
         self.register_buffer('queries', None, persistent=False)  # (Q, D), made at the first image
-        owners = [index for index, names in enumerate(self.classes) for _ in names]
+        class_indices = [index for index, names in enumerate(self.classes) for _ in names]
         self.class_of_query: Tensor
-        self.register_buffer('class_of_query', torch.tensor(owners), persistent=False)
+        self.register_buffer('class_of_query', torch.tensor(class_indices), persistent=False)
 
     @torch.no_grad()
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
-        """As mmseg's models.
+        """Run one batch in a mode of mmseg's models.
 
         Args:
             inputs: (B, 3, H, W), preprocessed.
@@ -144,7 +144,7 @@ class ZeroShotSegmentor(BaseModel):
         return self.queries
 
     def _label(self, image: Tensor, scores: Tensor, sample: Any) -> None:
-        """Class of every pixel of one image; padding that the preprocessor added is cut off."""
+        """Label every pixel of one image; padding that the preprocessor added is cut off."""
         meta = sample.metainfo
         if not scores.isfinite().all():
             raise UserError(f'the features of {meta.get("img_path")} are not finite: no class can be chosen')
@@ -161,7 +161,7 @@ class ZeroShotSegmentor(BaseModel):
         sample.pred_sem_seg = PixelData(data=zero_shot.choose_class(probabilities, self.prob_thd))
 
     def _check_labels(self, sample: Any) -> None:
-        """mmseg's metric would count labels beyond the last class as wrong, and say nothing."""
+        """Refuse labels beyond the last class, which mmseg's metric would count as wrong without a message."""
         if 'gt_sem_seg' not in sample:
             return
         labels = sample.gt_sem_seg.data

@@ -1,4 +1,4 @@
-"""What every method is to the runner: a student that learns and, for a distiller, a frozen teacher.
+"""Base classes of the methods: a student that trains and, for a distiller, a frozen teacher.
 
 A method of its own is one class with one ``loss``::
 
@@ -76,11 +76,11 @@ class Method(BaseModel):
         return self.student(inputs, data_samples, mode='predict')
 
     def method_state(self) -> dict[str, Any]:
-        """Return what a resumed run has to know beside the weights: plain values and tensors, those of this rank."""
+        """Return what a resumed run needs beside the weights: plain values and tensors, those of this rank."""
         return {}
 
     def load_method_state(self, state: dict[str, Any]) -> None:
-        """Take up what :meth:`method_state` gave."""
+        """Load what :meth:`method_state` returned."""
         assert not state, f'{type(self).__name__} keeps no state, but the checkpoint has {sorted(state)}'
 
     def teacher_fingerprint(self) -> dict[str, Any] | None:
@@ -108,7 +108,7 @@ class Method(BaseModel):
 class Distiller(Method):
     """Adds a teacher, which moves with the model (``.to(device)``) and is otherwise invisible.
 
-    Neither ``state_dict()`` nor an optimizer, DDP or an EMA copy sees it; ``predict`` and ``tensor`` never run it.
+    Neither ``state_dict()`` nor an optimizer, DDP or an EMA copy contains it; ``predict`` and ``tensor`` never run it.
 
     Args:
         student: as in :class:`Method`.

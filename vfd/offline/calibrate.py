@@ -50,7 +50,7 @@ def calibrate(
 
 
 def read_names(file: str | None) -> Sequence[str]:
-    """Class names of a text file, one a line; none without a file."""
+    """Read class names from a text file, one a line; none without a file."""
     if file is None:
         return ()
     if not Path(file).is_file():

@@ -53,17 +53,17 @@ class Labelled:
     classes: list[str]
 
     def some(self, rows: Sequence[int] | np.ndarray) -> Labelled:
-        """Some of the images."""
+        """Return some of the images."""
         return Labelled([self.files[row] for row in rows], self.labels[np.asarray(rows)], self.classes)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was written.
+    """A written teacher.
 
     Attributes:
         out: the file.
-        card: what it says about itself.
+        card: its metadata.
         config: of a :class:`vfd.Teacher` that uses it.
         skipped: number of images that could not be read.
     """
@@ -113,7 +113,7 @@ def fit_teacher(
     out = Path(out)
     if out.suffix != '.safetensors':
         raise UserError(
-            f'{out}: a teacher is written as .safetensors, whose metadata say how it has to be run'
+            f'{out}: a teacher is written as .safetensors, whose metadata hold how it has to be run'
         )
     if val is not None and val.classes != train.classes:
         raise UserError(
@@ -160,7 +160,7 @@ def fit_teacher(
 
 
 def class_folders(folder: str | Path) -> Labelled:
-    """Images in one folder a class, ``FOLDER/CLASS/*``; classes in the order of their names.
+    """List images in one folder a class, ``FOLDER/CLASS/*``; classes in the order of their names.
 
     Raises:
         UserError: an image lies in no class, or there are fewer than two classes.
@@ -178,7 +178,7 @@ def class_folders(folder: str | Path) -> Labelled:
 
 
 def labelled_of_config(config: Any, loader: str) -> Labelled:
-    """Images and labels of a data set of a config, without its pipeline.
+    """Return images and labels of a data set of a config, without its pipeline.
 
     Args:
         config: read by :func:`vfd.apis.config.load_config`.
@@ -227,7 +227,7 @@ def split(images: Labelled, fraction: float, seed: int) -> tuple[Labelled, Label
 
 
 def own_size(teacher: Teacher) -> int:
-    """Side in pixels of the images that a network was built for.
+    """Return the side in pixels of the images that a network was built for.
 
     Raises:
         UserError: it is not known.
@@ -269,14 +269,14 @@ def pooled_features(
                         progress.console.print(f'skipped: {item.fault}', highlight=False)
                 if good:
                     pixels = torch.stack([item.pixels for item in good])
-                    answers = teacher(as_input(pixels, teacher))['pooled'].cpu().numpy()
-                    writer.append([todo[item.number].as_posix() for item in good], pooled=answers)
+                    pooled = teacher(as_input(pixels, teacher))['pooled'].cpu().numpy()
+                    writer.append([todo[item.number].as_posix() for item in good], pooled=pooled)
                 progress.advance(len(batch))
     return Store(folder)
 
 
 def as_input(pixels: Tensor, teacher: Teacher) -> Tensor:
-    """BGR uint8 images (B, 3, H, W) as the network wants them."""
+    """Convert BGR uint8 images (B, 3, H, W) to the network's input."""
     return Normalization(rgb=False).convert(pixels.to(_device(teacher)).float(), teacher.normalization)
 
 
@@ -353,14 +353,14 @@ def whole_network(
 
 
 def _check_equal(teacher: Teacher, images: Labelled, logits: np.ndarray, side: int) -> None:
-    """The written teacher, as a user will build it, must answer what the head on the features answers."""
+    """Check that the written teacher, built as a user will, has the logits of the head on the features."""
     pixels = [
         item.pixels for item in map(ImageScan(images.files, side, 1.0).__getitem__, range(len(images.files)))
     ]
-    answers = teacher(as_input(torch.stack([one for one in pixels if one is not None]), teacher))[
+    outputs = teacher(as_input(torch.stack([one for one in pixels if one is not None]), teacher))[
         'logits'
     ].numpy()
-    error, largest = np.abs(answers - logits).max(), max(1.0, np.abs(logits).max())
+    error, largest = np.abs(outputs - logits).max(), max(1.0, np.abs(logits).max())
     assert error <= AGREEMENT * largest, (
         f'the written teacher differs from its classifier by {error} (logits to {largest})'
     )
@@ -382,7 +382,7 @@ def _device(teacher: Teacher) -> torch.device:
 
 
 def teacher_of(config: Any | None, model: str | None, checkpoint: str | None) -> dict[str, Any]:
-    """The network that the command line names.
+    """Return the network that the command line names.
 
     Args:
         config: with ``model.teacher``, which is taken where no ``model`` is given.
@@ -421,7 +421,7 @@ def fit_from_command(
     input_size: int | None = None,
     **options: Any,
 ) -> Fitted:
-    """Do what ``vfd fit-teacher`` says, print the result and return it; arguments as in its help."""
+    """Run ``vfd fit-teacher``, print the result and return it; arguments as in its help."""
     if images is None and config is None:
         raise UserError('give the labelled images with --images DIR (one folder a class) or with --config')
     cfg = load_config(config) if config else None

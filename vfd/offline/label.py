@@ -1,6 +1,6 @@
-"""Ask teachers once about many random crops of every image, and store the answers.
+"""Label many random crops of every image with teachers once, and store the labels.
 
-The slow step of training from stored labels. It is planned, shown, shared by ranks, and goes on after a kill: what an
+The slow step of training from stored labels. It is planned, shared by ranks, and goes on after a kill: what an
 image's crops and labels are depends on the config and the image alone, never on which process came to it when.
 """
 
@@ -50,7 +50,7 @@ class SourceImage:
 
 @dataclass(frozen=True)
 class Relabelled:
-    """What a run did.
+    """Result of a run.
 
     Attributes:
         folder: of the store.
@@ -85,7 +85,7 @@ def relabel(
         Counts of this rank.
 
     Raises:
-        UserError: a config that does not say this, a store of other inputs, an image that changed after it was
+        UserError: a config without these parts, a store of other inputs, an image that changed after it was
             labelled, or a full disk.
     """
     cfg = load_config(config, options)
@@ -141,13 +141,13 @@ def merge_relabelling(
 
 
 def images_of(cfg: Config) -> list[SourceImage]:
-    """The images of a config; its ``default_scope`` (mmpretrain without one) has the data sets that name no package."""
+    """Return the images of a config; data sets that name no package are of its ``default_scope`` (else mmpretrain)."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
         return source_images(cfg.train_dataloader.dataset)
 
 
 def source_images(dataset: dict) -> list[SourceImage]:
-    """The images of a data set, named relative to its image folder.
+    """Return the images of a data set, named relative to its image folder.
 
     Args:
         dataset: config of a data set with ``img_path`` and perhaps ``gt_label``: those of mmpretrain,
@@ -173,7 +173,7 @@ def source_images(dataset: dict) -> list[SourceImage]:
 
 
 def image_root(dataset: Any) -> str:
-    """Folder to which the names of a data set's images are relative."""
+    """Return the folder to which the names of a data set's images are relative."""
     if hasattr(dataset, 'roots'):  # vfd.ImageListDataset
         if len(set(dataset.roots)) > 1:
             raise UserError(
@@ -184,7 +184,7 @@ def image_root(dataset: Any) -> str:
 
 
 def store_folder(cfg: Config, config: str | Path, work_dir: str | None) -> Path:
-    """Folder of a config's label store."""
+    """Return the folder of a config's label store."""
     return Path(work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config).stem}')
 
 
@@ -240,7 +240,7 @@ class Labelling:
 
 
 def _measure(labeller: Any, todo: Sequence[SourceImage], workers: int) -> float | None:
-    """Seconds an image takes, from one chunk of the first readable image."""
+    """Measure the seconds an image takes, from one chunk of the first readable image."""
     for image in todo[:8]:
         begin = time.perf_counter()
         chunk = next(iter(labeller.dataset([(image.name, image.path)])))
@@ -249,8 +249,8 @@ def _measure(labeller: Any, todo: Sequence[SourceImage], workers: int) -> float 
             labeller.label(chunk.pixels)  # the first call of a network is slow
             begin = time.perf_counter()
             labeller.label(chunk.pixels)
-            asked = time.perf_counter() - begin
-            return labeller.chunks * (max(cut / workers, asked) if workers else cut + asked)
+            labelled = time.perf_counter() - begin
+            return labeller.chunks * (max(cut / workers, labelled) if workers else cut + labelled)
     return None
 
 
@@ -287,7 +287,7 @@ def _check_classes(images: Sequence[SourceImage], classes: int) -> None:
 
 
 def _unchanged(written: Mapping[str, tuple[int, int]], images: Sequence[SourceImage]) -> set[str]:
-    """Names of the labelled images that are still there; UserError when one has another size."""
+    """Return the names of the labelled images that are still there; UserError when one has another size."""
     there = set()
     for number, image in enumerate(images):
         if image.name not in written:
@@ -298,7 +298,7 @@ def _unchanged(written: Mapping[str, tuple[int, int]], images: Sequence[SourceIm
             continue
         if size != written[image.name][0]:
             raise UserError(
-                f'{image.path} (image {number}) changed after it was labelled: {size} bytes, the store knows '
+                f'{image.path} (image {number}) changed after it was labelled: {size} bytes, in the store '
                 f'{written[image.name][0]}. Restore the file, or choose another folder to label anew.'
             )
         there.add(image.name)

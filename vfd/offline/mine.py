@@ -54,8 +54,8 @@ class MiningSettings:
 
     Attributes:
         images: the pool: a folder, or a text list (``path`` or ``path label`` a line).
-        out: the list to write; the report goes beside it (``.json``), the scores too unless ``store`` says
-            otherwise.
+        out: the list to write; the report goes beside it (``.json``), the scores too unless ``store`` is
+            set.
         k: images to keep of a class.
         min_score: probability below which an image is left out, however few a class has.
         root: folder of a list's paths.
@@ -64,7 +64,7 @@ class MiningSettings:
         store: folder for the scores.
         input_size: side of the teacher's input in pixels, default the teacher's own ``input_size``, else 224.
         crop_pct: side divided by the length of the resized shorter side.
-        batch_size: images the teacher sees at once.
+        batch_size: images in a batch of the teacher.
         workers: loader processes.
         launcher: ``none``, or ``pytorch`` (torchrun) or ``slurm`` (srun): the ranks then share the pool.
         device: default: this process's GPU, or the CPU.
@@ -91,12 +91,12 @@ class MiningSettings:
 
     @property
     def store_path(self) -> Path:
-        """Where the scores are."""
+        """Folder of the scores."""
         return Path(self.store or f'{self.out}.scores')
 
     @property
     def report_path(self) -> Path:
-        """Where the report is."""
+        """File of the report."""
         return Path(f'{self.out}.json')
 
 
@@ -110,7 +110,7 @@ class ImageSet:
 
     @classmethod
     def read(cls, source: str, root: str) -> ImageSet:
-        """From a folder or a text list."""
+        """Read a folder or a text list."""
         if Path(source).is_dir():
             return cls(list_images(source), Path(source), 0)
         if not Path(source).exists():
@@ -120,7 +120,7 @@ class ImageSet:
         return cls(distinct, Path(root), len(names) - len(distinct))
 
     def file(self, number: int) -> Path:
-        """Path of an image."""
+        """Return the path of an image."""
         return self.root / self.names[number]
 
 
@@ -165,7 +165,7 @@ def mine_unlabeled(teacher: dict, settings: MiningSettings) -> dict[str, Any] | 
 def teacher_config(
     config: str | None, model: str | None, checkpoint: str | None, num_classes: int | None = None
 ) -> dict:
-    """The teacher that the command line names: that of a training config, or a timm model.
+    """Return the teacher that the command line names: that of a training config, or a timm model.
 
     Args:
         config: a training config with ``model.teacher``.
@@ -223,7 +223,7 @@ class _Scorer:
         teacher.apply_to_tensors(lambda tensor: tensor.to(self.device))
 
     def __call__(self, batch: list[Scanned]) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted class and its probability, (B,) each; class ``BAD`` for files without pixels."""
+        """Predict class and probability, (B,) each; class ``BAD`` for files without pixels."""
         predicted = np.full(len(batch), BAD)
         score = np.zeros(len(batch), np.float32)
         usable = [row for row, item in enumerate(batch) if item.pixels is not None]
@@ -234,7 +234,7 @@ class _Scorer:
             probabilities = self.teacher(images)['logits'].softmax(dim=1).cpu().numpy()  # (U, C)
             if not np.isfinite(probabilities).all():
                 raise UserError(
-                    'the teacher answers with NaN: is this the right checkpoint, and is dtype wide enough?'
+                    'the teacher outputs NaN: is this the right checkpoint, and is dtype wide enough?'
                 )
             predicted[usable] = probabilities.argmax(axis=1)  # numpy takes the first of equals
             score[usable] = probabilities.max(axis=1)
@@ -242,7 +242,7 @@ class _Scorer:
 
 
 def _scan(step: Step, images: ImageSet, path: Path, scorer: _Scorer | None, settings: MiningSettings) -> None:
-    """Look at this rank's images and store what is needed of each. Without a scorer only hashes are made."""
+    """Read this rank's images and store what is needed of each. Without a scorer only hashes are made."""
     size = scorer.input_size if scorer else None
     fingerprint: dict[str, Any] = {'images': fingerprint_files(images.names, images.root)}
     if scorer:
@@ -274,7 +274,7 @@ def _scan(step: Step, images: ImageSet, path: Path, scorer: _Scorer | None, sett
 
 
 def _measure(scan: ImageScan, scorer: _Scorer | None, first: int) -> float | None:
-    """Seconds an image takes, from a few images."""
+    """Measure the seconds an image takes, from a few images."""
     numbers = range(first, min(first + 8, len(scan)))
     if not numbers:
         return None
@@ -345,7 +345,7 @@ def _find_copies(
     excluded_records: dict[str, np.ndarray],
     settings: MiningSettings,
 ) -> list[dict[str, Any]]:
-    """Pool images that show the same picture as an excluded one."""
+    """Find pool images that show the same picture as an excluded one."""
     readable = np.flatnonzero(excluded_records['predicted'] != BAD)
     index = HashIndex(excluded_records['hash'][readable], settings.max_hash_distance)
     comparison = SiftComparison(settings.min_matches)

@@ -1,4 +1,4 @@
-"""What offline steps share: items are divided among ranks, a plan is printed, progress is shown, results are checked.
+"""Shared parts of offline steps: items are divided among ranks, a plan and progress are printed, results are checked.
 
 That a killed step goes on where it stopped is the work of the writers of :mod:`vfd.stores`: a step opens one and leaves
 out what is in ``writer.done``.
@@ -17,7 +17,7 @@ from vfd.stores import Plan, Progress
 
 @dataclass(frozen=True)
 class Step:
-    """One offline step in one process. Ranks do not talk to each other, so there is no process group.
+    """One offline step in one process. Ranks do not communicate, so there is no process group.
 
     Example:
         >>> step = Step.launched('labelling', 'pytorch')
@@ -56,7 +56,7 @@ class Step:
         return cls(title, int(os.environ[rank]), int(os.environ[world_size]))
 
     def owns(self, name: str) -> bool:
-        """Whether this rank processes an item."""
+        """Return whether this rank processes an item."""
         return shard_of(name, self.world_size) == self.rank
 
     def share(self, names: Iterable[str]) -> list[str]:
@@ -73,7 +73,7 @@ class Step:
             done: how many of them an earlier run has finished.
             record_bytes: bytes on disk for one item.
             item_seconds: measured time of one item.
-            title: of the plan, if it says more than that of the step.
+            title: of the plan, if it differs from that of the step.
         """
         print(Plan(title or self.title, items, done, record_bytes, item_seconds), flush=True)
         return Progress(self.title, items, done)

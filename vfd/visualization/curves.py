@@ -29,7 +29,7 @@ class Panel:
 
 
 def draw_curves(panels: Sequence[Panel], theme: Theme, x_label: str = 'training step') -> bytes:
-    """Charts side by side, each with its own legend below it.
+    """Draw charts side by side, each with its own legend below it.
 
     Returns:
         A PNG.

@@ -10,7 +10,7 @@ from vfd.visualization.theme import Theme, new_figure, style_axes, to_png
 
 
 def draw_grid(rows: Sequence[tuple[str, np.ndarray]], columns: Sequence[str], theme: Theme) -> bytes:
-    """Rows of pictures with a name at the left, a name above each column.
+    """Draw rows of pictures with a name at the left, a name above each column.
 
     Args:
         rows: (name, pictures): pictures (N, H, W, 3), uint8 or in 0..1; sizes may differ from row to row and are shown
@@ -38,7 +38,7 @@ def draw_grid(rows: Sequence[tuple[str, np.ndarray]], columns: Sequence[str], th
 
 
 def draw_prediction(image: np.ndarray, names: Sequence[str], scores: Sequence[float], theme: Theme) -> bytes:
-    """An image beside bars of its best classes.
+    """Draw an image beside bars of its best classes.
 
     Args:
         image: (H, W, 3) RGB uint8.

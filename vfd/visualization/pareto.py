@@ -1,4 +1,4 @@
-"""A score against what a network costs and against its true accuracy, and which networks nobody beats at both."""
+"""A score against a network's cost and its true accuracy, with the networks that no other beats at both."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PER_INCH = 14  # characters of such a line
 
 
 def pareto_front(scores: Sequence[float], costs: Sequence[float]) -> list[int]:
-    """Indices of those that no other beats in both: larger score, smaller cost; from cheap to dear."""
+    """Return the indices of those that no other beats in both: larger score, smaller cost; from cheap to dear."""
     order = np.lexsort((-np.asarray(scores), np.asarray(costs)))  # by cost, the best score of a cost first
     front, best = [], -np.inf
     for index in order:
@@ -95,12 +95,12 @@ def draw_pareto(
 def _draw_costs(
     axes: Axes, scores: Sequence[float], values: Sequence[float], score: str, title: str, theme: Theme
 ) -> list[int]:
-    """Points and front; the networks to name, the most important ones first."""
+    """Draw points and front; return the networks to name, the most important ones first."""
     front = pareto_front(scores, values)
     _points(axes, values, scores, theme)
     axes.plot(
         [values[i] for i in front], [scores[i] for i in front], color=theme.series[0], linewidth=1.6, marker='o',
-        markersize=4.5, label='nobody is better and smaller',
+        markersize=4.5, label='no other is better and smaller',
     )  # fmt: skip
     if max(values) > 20 * max(min(values), 1e-9):
         axes.set_xscale('log')
@@ -119,7 +119,7 @@ def _draw_accuracies(
     score: str,
     theme: Theme,
 ) -> list[int]:
-    """Points; those to name are the best by score and the truly best."""
+    """Draw points; return those to name: the best by score and the truly best."""
     _points(axes, [accuracies[i] for i in known], [scores[i] for i in known], theme)
     by_score = sorted(known, key=lambda i: -scores[i])[:3]
     best = max(known, key=lambda i: accuracies[i])
@@ -187,7 +187,7 @@ def _label(
 
 
 def _write_below(figure: Figure, numbered: Sequence[tuple[int, str]], theme: Theme) -> None:
-    """What the numbers stand for, in a strip that is added to the figure."""
+    """Write what the numbers stand for, in a strip that is added to the figure."""
     width, height = figure.get_size_inches()
     lines = [
         line

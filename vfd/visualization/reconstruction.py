@@ -1,4 +1,4 @@
-"""What a masked autoencoder sees, predicts and feels: one picture."""
+"""Input, prediction and features of a masked autoencoder in one picture."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _SMALL = 128  # pixels: smaller pictures are drawn with sharp pixels
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """An image and what a model makes of it. H, W are divisible by the patch's side; h, w count patches.
+    """An image and a model's predictions for it. H, W are divisible by the patch's side; h, w count patches.
 
     Attributes:
         image: (H, W, 3) RGB in 0..1.
-        hidden: (h, w) bool, patches that the network did not see.
+        hidden: (h, w) bool, patches hidden from the network.
         predicted: (H, W, 3) prediction for every patch, not clipped; None for a method without pixels.
         features: name -> (D, h, w), of equal D: student, and teacher where it is known.
         notes: sentences for the caption.
@@ -66,7 +66,7 @@ class Reconstruction:
 
 
 def draw_reconstruction(result: Reconstruction, theme: Theme) -> bytes:
-    """Input, masked input, reconstruction and its error, and the features of student and teacher in colours.
+    """Draw input, masked input, reconstruction and its error, and the features of student and teacher in colours.
 
     Features are coloured by their principal components over all maps together: equal colours mean alike features, also
     between student and teacher.
@@ -94,7 +94,7 @@ def draw_reconstruction(result: Reconstruction, theme: Theme) -> bytes:
 
 
 def _draw(panels: Sequence[tuple[str, np.ndarray]], caption: str, theme: Theme) -> bytes:
-    """Pictures of one shape of frame in rows, and a sentence below."""
+    """Draw pictures of one shape of frame in rows, and a sentence below."""
     columns = len(panels) if len(panels) < 2 * _COLUMNS else _COLUMNS
     rows = -(-len(panels) // columns)
     height, width = panels[0][1].shape[:2]

@@ -65,11 +65,11 @@ class Report:
         self._parts.append(f'<h2>{escape(text)}</h2>')
 
     def text(self, text: str, note: bool = False) -> None:
-        """A paragraph; ``note`` in small print."""
+        """Add a paragraph; ``note`` in small print."""
         self._parts.append(f'<p{" class=note" if note else ""}>{escape(text)}</p>')
 
     def cards(self, cards: Sequence[tuple[str, str]], best: int | None = None) -> None:
-        """Large numbers: (number, what it is); ``best`` is the index of the one to stress."""
+        """Add large numbers: (number, what it is); ``best`` is the index of the one to stress."""
         items = [
             f'<div class="card{" best" if i == best else ""}"><b>{escape(number)}</b><span>{escape(name)}</span></div>'
             for i, (number, name) in enumerate(cards)
@@ -83,7 +83,7 @@ class Report:
         numbers: Sequence[int] = (),
         best: int | None = None,
     ) -> None:
-        """A table.
+        """Add a table.
 
         Args:
             header: names of the columns.
@@ -108,7 +108,7 @@ class Report:
     def figure(
         self, draw: Callable[[Theme], bytes], alt: str, caption: str = '', width: int | None = None
     ) -> None:
-        """A picture, drawn for light and for dark screens.
+        """Add a picture, drawn for light and for dark screens.
 
         Args:
             draw: makes a PNG in the colours of a theme.
@@ -126,7 +126,7 @@ class Report:
         )
 
     def folded(self, summary: str, content: str | Mapping[str, str]) -> None:
-        """Details that are shown on a click: preformatted text, or a table of names and values."""
+        """Add details that are shown on a click: preformatted text, or a table of names and values."""
         self._parts.append(f'<details><summary>{escape(summary)}</summary>')
         if isinstance(content, str):
             self._parts.append(f'<pre>{escape(content)}</pre>')
@@ -135,7 +135,7 @@ class Report:
         self._parts.append('</details>')
 
     def html(self) -> str:
-        """The page."""
+        """Return the page as HTML."""
         return (
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -9,7 +9,7 @@ Series = tuple[list[int], list[float]]
 
 
 def read_scalars(work_dir: str | Path) -> dict[str, Series]:
-    """The scalars of a run by name, from the files of mmengine's ``LocalVisBackend``.
+    """Read the scalars of a run by name, from the files of mmengine's ``LocalVisBackend``.
 
     A run that was resumed wrote several files; where they overlap the later one counts.
 

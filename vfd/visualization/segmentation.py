@@ -14,7 +14,7 @@ _OPACITY = 0.6
 
 
 def class_colours(count: int) -> np.ndarray:
-    """Colours (count, 3) in 0..1 of classes: twenty that are easily told apart, then hues at the golden angle."""
+    """Return colours (count, 3) in 0..1 of classes: twenty that differ clearly, then hues at the golden angle."""
     named = np.array(colormaps['tab20'].colors)  # type: ignore[attr-defined]
     order = np.concatenate([np.arange(0, 20, 2), np.arange(1, 20, 2)])  # the strong ones first
     hues = colormaps['hsv']((np.arange(max(0, count - 20)) * 0.381966) % 1)[:, :3]
@@ -24,7 +24,7 @@ def class_colours(count: int) -> np.ndarray:
 def draw_segmentation(
     image: np.ndarray, labels: np.ndarray, names: list[str], shares: Mapping[str, float], theme: Theme
 ) -> bytes:
-    """The image, the image under its coloured labels, and a legend of the classes that were found.
+    """Draw the image, the image under its coloured labels, and a legend of the classes that were found.
 
     Args:
         image: (H, W, 3) RGB uint8.

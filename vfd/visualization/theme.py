@@ -34,14 +34,14 @@ DARK = Theme('#161b22', '#e6eaf0', '#9aa6b5', '#2c3440', ('#5fb0ff', '#f6a05a', 
 
 
 def new_figure(theme: Theme, width: float, height: float) -> Figure:
-    """An empty figure in inches, not known to pyplot."""
+    """Make an empty figure in inches, not registered with pyplot."""
     figure = Figure(figsize=(width, height), facecolor=theme.page, layout='constrained')
     FigureCanvasAgg(figure)
     return figure
 
 
 def style_axes(axes: Axes, theme: Theme) -> None:
-    """Quiet axes: horizontal grid lines, no box."""
+    """Style the axes: horizontal grid lines, no box."""
     axes.set_facecolor(theme.page)
     axes.tick_params(colors=theme.muted, labelsize=9, length=0)
     axes.grid(axis='y', color=theme.rule, linewidth=0.8)

@@ -1,4 +1,4 @@
-"""Compute a teacher's answers once for each sample of a fixed set: what the hooks of methods that allow it share."""
+"""Compute a teacher's features once for each sample of a fixed set: the base class of the methods' hooks."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _TRIED = 8  # samples that are loaded as often, to see whether they stay the sam
 
 
 class TeacherOutputCacheHook(Hook):
-    """Before training, stores a teacher's answers for all training samples, and trains with those.
+    """Before training, stores a teacher's features of all training samples, and trains with those.
 
     A finished store of the same samples, preparation and teacher is used as it is, an unfinished one is continued. Each
     process writes its own shard. Records are found by the key of a sample (:mod:`vfd.stores.sample_key`), which need
     not be an image. The teacher runs without autocast, also for a run that uses it, so that a store holds the same
-    answers whoever wrote it.
+    features whichever process wrote it.
 
     Args:
-        store: folder for the answers.
+        store: folder for the features.
     """
 
     title: str  # of the plan and the progress
@@ -52,15 +52,15 @@ class TeacherOutputCacheHook(Hook):
         """Name what is stored of a sample, from the inputs of a preprocessed batch: name -> (dtype, shape)."""
 
     @abstractmethod
-    def ask(self, model: Any, images: Tensor, numbers: list[int]) -> dict[str, np.ndarray]:
+    def compute(self, model: Any, images: Tensor, numbers: list[int]) -> dict[str, np.ndarray]:
         """Compute the fields of preprocessed inputs, such as (B, 3, H, W), whose numbers in the data set are given."""
 
     def inputs(self, model: Any) -> dict[str, Any]:
-        """What the answers depend on beside images, preparation and teacher."""
+        """Return what the features depend on beside images, preparation and teacher."""
         return {}
 
     def before_run(self, runner: Any) -> None:
-        """Ask the teacher; before a checkpoint is resumed, which looks at the teacher that wrote it."""
+        """Run the teacher; before a checkpoint is resumed, which checks the teacher that wrote it."""
         model = runner.bare_model
         config = runner.cfg.train_dataloader.to_dict()
         self.check(model)
@@ -113,13 +113,13 @@ class TeacherOutputCacheHook(Hook):
             if not all(_equal(seen[0], inputs) for inputs in seen):
                 named = [str(step['type']) for step in pipeline if 'Random' in str(step['type'])]
                 raise UserError(
-                    f'{type(self).__name__} stores one answer a sample, but the pipeline changes samples every time'
+                    f'{type(self).__name__} stores one record a sample, but the pipeline changes samples every time'
                     f"{': ' if named else ''}{', '.join(named)}. Take dict(type='mmpretrain.CenterCrop', "
                     'crop_size=...) for a random crop, leave other random transforms out, or remove the hook.'
                 )
 
     def _finished(self, inputs: dict[str, Any]) -> bool:
-        """Whether every process has written these answers; images that cannot be read have none."""
+        """Return whether every process has written these features; images that cannot be read have none."""
         try:
             return Store(self.store).fingerprint == json.loads(json.dumps(inputs))
         except (MissingFileError, UnfinishedStoreError):
@@ -145,15 +145,15 @@ class TeacherOutputCacheHook(Hook):
                     keys = [sample_key(sample, root) for sample in batch['data_samples']]
                     new = [i for i, key in enumerate(keys) if key not in writer.done]
                     if new:
-                        answers = self.ask(
+                        features = self.compute(
                             model, _select(batch['inputs'], new), [numbers[keys[i]] for i in new]
                         )
-                        writer.append([keys[i] for i in new], **answers)
+                        writer.append([keys[i] for i in new], **features)
                         progress.advance(len(new))
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Whether two samples' inputs are the same: tensors and arrays, also in lists and dictionaries."""
+    """Return whether two samples' inputs are the same: tensors and arrays, also in lists and dictionaries."""
     if isinstance(one, Mapping):
         return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
     if isinstance(one, (list, tuple)):

@@ -1,4 +1,4 @@
-"""DisWOT: choosing a student for a teacher without training it, and the losses that go with it."""
+"""DisWOT: search for a student of a teacher without training, and the losses that go with it."""
 
 from vfd.methods.diswot import search
 from vfd.methods.diswot.model import DisWOT

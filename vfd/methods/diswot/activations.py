@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vfd.errors import UserError
-from vfd.methods.diswot.networks import ask
+from vfd.methods.diswot.networks import compute_outputs
 
 K = 1e-5  # keeps the logarithms finite
 NOISE = 0.01
@@ -19,7 +19,7 @@ NOISE = 0.01
 
 @torch.no_grad()
 def nwot(network: nn.Module, images: Tensor) -> Tensor:
-    """``log |det K|``, K = sum over ReLU inputs of ``x x^T + (1-x)(1-x)^T`` with x = input > 0, (B, B).
+    """Compute ``log |det K|``, K = sum over ReLU inputs of ``x x^T + (1-x)(1-x)^T`` with x = input > 0, (B, B).
 
     Counted are modules with ReLU in the name of their class, as in the released code: in NAS-Bench-201 the ReLUConvBN
     counts beside the ReLU inside it, and a ReLU that is called as a function does not.
@@ -46,20 +46,20 @@ def nwot(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def input_jacobian(network: nn.Module, images: Tensor) -> Tensor:
-    """Gradient of the sum of all logits with respect to the images, (B, 3 H W), in float64."""
+    """Compute the gradient of the sum of all logits with respect to the images, (B, 3 H W), in float64."""
     images = images.detach().clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(network(images).sum(), images)
     return gradient.flatten(1).double()
 
 
 def jacov(jacobian: Tensor) -> Tensor:
-    """``-sum log(v + k) + 1 / (v + k)`` over the eigenvalues of the correlation matrix of the Jacobian's rows."""
+    """Compute ``-sum log(v + k) + 1 / (v + k)`` over the eigenvalues of the correlations of the Jacobian's rows."""
     values = torch.linalg.eigvalsh(torch.corrcoef(jacobian))
     return -((values + K).log() + 1 / (values + K)).sum()
 
 
 def epe_nas(jacobian: Tensor, labels: Tensor) -> Tensor:
-    """``sum_classes |sum log(|corr| + k)|`` over the correlation matrices inside each class (100 classes or fewer)."""
+    """Compute ``sum_classes |sum log(|corr| + k)|`` over the correlations inside each class (100 classes or fewer)."""
     total = jacobian.new_zeros(())
     for label in labels.unique():
         rows = jacobian[labels == label]
@@ -70,14 +70,14 @@ def epe_nas(jacobian: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def bn_variance(network: nn.Module) -> Tensor:
-    """``sum log sqrt(mean running_var)`` over the batch norms, as their statistics are now."""
+    """Compute ``sum log sqrt(mean running_var)`` over the batch norms, as their statistics are now."""
     terms = [m.running_var.double().mean().sqrt().log() for m in network.modules() if _tracks(m)]  # type: ignore
     return torch.stack(terms).sum() if terms else torch.zeros((), dtype=torch.float64)
 
 
 @torch.no_grad()
 def zen(network: nn.Module, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The Zen score on Gaussian images, and what the released list of proxies calls ``bn_score`` (or "diswot").
+    """Compute the Zen score on Gaussian images, and the released list's ``bn_score`` (or "diswot").
 
     ``log mean_B sum |f(x) - f(x + 0.01 e)| + sum log sqrt(mean running_var)``, f the map before the pooling. The
     running variances start at 1 and move with every pass; the network must let them
@@ -94,9 +94,9 @@ def zen(network: nn.Module, images: Tensor, noise: Tensor) -> tuple[Tensor, Tens
     for module in network.modules():
         if _tracks(module):
             module.reset_running_stats()  # type: ignore[operator]
-    first = ask(network, images).features
+    first = compute_outputs(network, images).features
     bn_score = bn_variance(network)
-    second = ask(network, images + NOISE * noise).features
+    second = compute_outputs(network, images + NOISE * noise).features
     difference = (first - second).abs().double().flatten(1).sum(1).mean()
     return difference.log() + bn_variance(network), bn_score
 

@@ -11,12 +11,12 @@ from vfd.backbones.nas_bench_201 import EDGES, OPERATIONS, Cell
 
 
 def random_cell(rng: random.Random) -> Cell:
-    """An operation drawn for every edge."""
+    """Draw an operation for every edge."""
     return tuple(rng.choice(OPERATIONS) for _ in EDGES)
 
 
 def mutate_cell(cell: Cell, rng: random.Random) -> Cell:
-    """Another operation on one edge: a random node, a random edge of it, draws until the operation differs."""
+    """Change the operation of one edge: a random node, a random edge of it, draws until the operation differs."""
     node = rng.randint(1, 3)
     source = rng.randint(0, node - 1)
     edge = EDGES.index((node, source))
@@ -27,14 +27,14 @@ def mutate_cell(cell: Cell, rng: random.Random) -> Cell:
 
 
 def cross_cells(one: Cell, other: Cell, rng: random.Random) -> Cell:
-    """Every edge from one of two cells."""
+    """Take every edge from one of two cells."""
     return tuple(rng.choice(pair) for pair in zip(one, other, strict=True))
 
 
 def isomorphism_key(cell: Cell, drop_zeros: bool = True) -> str:
-    """The benchmark's own string, equal for cells which compute the same function up to the names of nodes.
+    """Return the benchmark's own string, equal for cells which compute the same function up to the names of nodes.
 
-    It still tells some of them apart: how many zeros are added, and which nodes only hand a sum on.
+    It still differs for some of them: by how many zeros are added, and which nodes only pass a sum on.
 
     Args:
         cell: six operations.
@@ -57,7 +57,7 @@ def isomorphism_key(cell: Cell, drop_zeros: bool = True) -> str:
 
 
 def graph_text(cell: Cell) -> str:
-    """A string that is equal for exactly those cells whose output is the same sum of the same operations.
+    """Return a string that is equal for exactly those cells whose output is the same sum of the same operations.
 
     Zeros are left out, and a node that is handed on by ``skip_connect`` adds its own terms.
     """
@@ -78,7 +78,7 @@ def graph_text(cell: Cell) -> str:
 def cell_cost(
     cell: Cell, width: int, cells: int, num_classes: int, size: int = 32, in_chans: int = 3
 ) -> tuple[int, int]:
-    """Multiply-accumulates (convolutions and classifier, bias included) and parameters, without building the network.
+    """Count multiply-accumulates (convolutions and classifier, bias included) and parameters, without the network.
 
     Args:
         cell: six operations.

@@ -22,7 +22,7 @@ EPS = 1e-12  # rows shorter than this fade out instead of being normalised
 
 
 def classifier_gradient(logits: Tensor, pooled: Tensor, labels: Tensor) -> Tensor:
-    """dL/dW of a linear classifier under the mean cross-entropy: ``(softmax(z) - onehot)^T q / B``.
+    """Compute dL/dW of a linear classifier under the mean cross-entropy: ``(softmax(z) - onehot)^T q / B``.
 
     Args:
         logits: (B, K), z = W q + b.
@@ -52,7 +52,7 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
 
 
 def semantic_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """M_s: ``sum_k ||A^T_k - A^S_k||_F^2 / (C K)``, A_k = g_k g_k^T with every row divided by max(length, 1e-12).
+    """Compute M_s: ``sum_k ||A^T_k - A^S_k||_F^2 / (C K)``, A_k = g_k g_k^T, every row over max(length, 1e-12).
 
     Row i of A_k is ``a_i g_k / |g_k|`` with ``a_i = sign(g_i) min(1, |g_i| |g_k| / 1e-12)``, so the matrices are never
     made: K C operations and not K C^2.
@@ -80,7 +80,7 @@ def semantic_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _row_scales(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The factors a (K, C) and the directions g_k / |g_k| (K, C); zeros where g_k is zero."""
+    """Compute the factors a (K, C) and the directions g_k / |g_k| (K, C); zeros where g_k is zero."""
     length = gradient.norm(dim=1, keepdim=True)
     # The factor 1 / length first: a product of two tiny numbers would underflow.
     scale = gradient.sign() * (gradient.abs() * (length / EPS)).clamp(max=1)
@@ -88,12 +88,12 @@ def _row_scales(gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def score(semantic: Tensor | float, relation: Tensor | float) -> Tensor | float:
-    """-(M_s + M_r). At B = 64 the first is some hundred times the second, so that it alone decides the ranking."""
+    """Compute -(M_s + M_r). At B = 64 the first is some hundred times the second and alone decides the ranking."""
     return -(semantic + relation)
 
 
 def first_sample_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """What the released scripts compute for M_r where a tensor is passed instead of a list: sample 0 alone.
+    """Compute M_r as the released scripts do where a tensor is passed instead of a list: of sample 0 alone.
 
     The loss then iterates over the samples, and its first round takes the channels of sample 0 for a batch:
     ``||G_T - G_S||_F^2 / C^2`` with the row-normalised Gram matrices of C channels.
@@ -114,7 +114,7 @@ def first_sample_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def accumulated_semantic_distance(student: Tensor, teacher_gradients: Sequence[Tensor]) -> Tensor:
-    """What the released benchmark script computes for M_s: the teacher's gradients are never cleared.
+    """Compute M_s as the released benchmark script does: the teacher's gradients are never cleared.
 
     Args:
         student: (K, C).

@@ -1,4 +1,4 @@
-"""Search spaces of networks that others wrote: models of timm by name or pattern, and any config with sampled fields.
+"""Search spaces of existing networks: models of timm by name or pattern, and any config with sampled fields.
 
 Their sizes are counted on the meta device: nothing is computed.
 """
@@ -27,16 +27,16 @@ LISTED = 20_000  # a space of more candidates is not listed
 
 
 def build_student(config: Mapping[str, Any]) -> nn.Module:
-    """The student of a config.
+    """Build the student of a config.
 
     Raises:
-        Exception: whatever its library says of a config that it cannot build.
+        Exception: whatever its library raises for a config that it cannot build.
     """
     return MODELS.build(ConfigDict(copy.deepcopy(dict(config))))
 
 
 def counted_cost(config: Mapping[str, Any], input_size: int) -> Cost:
-    """Multiply-accumulates (half of torch's count: convolutions, products of matrices, attention) and parameters."""
+    """Count multiply-accumulates (half of torch's count: convolutions, matrix products, attention) and parameters."""
     try:
         with torch.device('meta'):
             network = plain_network(build_student(config))
@@ -57,23 +57,23 @@ class ListedSpace(StudentSpace):
         self._costs: dict[str, Cost] = {}
 
     def candidates(self) -> list[str]:
-        """All of them."""
+        """Return all candidates."""
         raise NotImplementedError
 
     def random(self, rng: Random) -> str:
-        """Any."""
+        """Return a random candidate."""
         return rng.choice(self.candidates())
 
     def mutate(self, candidate: str, rng: Random) -> str:
-        """Any other."""
+        """Return any other candidate."""
         return rng.choice([one for one in self.candidates() if one != candidate] or [candidate])
 
     def cross(self, one: str, other: str, rng: Random) -> str:
-        """One of both."""
+        """Return one of both."""
         return rng.choice((one, other))
 
     def cost(self, candidate: str) -> Cost:
-        """Counted on the meta device, once."""
+        """Count on the meta device, once."""
         if candidate not in self._costs:
             self._costs[candidate] = counted_cost(self.student(candidate), self.input_size)
         return self._costs[candidate]
@@ -111,11 +111,11 @@ class TimmSpace(ListedSpace):
         self._names = list(found)
 
     def candidates(self) -> list[str]:
-        """The names."""
+        """Return the names."""
         return list(self._names)
 
     def student(self, candidate: str) -> dict[str, Any]:
-        """The model by its name."""
+        """Return the config of the model of this name."""
         from timm.models import get_pretrained_cfg
 
         own = get_pretrained_cfg(candidate)
@@ -159,7 +159,7 @@ class ConfigSpace(ListedSpace):
             )
 
     def candidates(self) -> list[str]:
-        """All combinations."""
+        """Return all combinations."""
         names = list(self.fields)
         return [
             _as_text(dict(zip(names, values, strict=True)))
@@ -167,11 +167,11 @@ class ConfigSpace(ListedSpace):
         ]
 
     def random(self, rng: Random) -> str:
-        """A value for every field."""
+        """Draw a value for every field."""
         return _as_text({name: rng.choice(values) for name, values in self.fields.items()})
 
     def mutate(self, candidate: str, rng: Random) -> str:
-        """Another value in one field."""
+        """Draw another value for one field."""
         chosen = json.loads(candidate)
         name = rng.choice(
             [name for name, values in self.fields.items() if len(values) > 1] or list(self.fields)
@@ -180,12 +180,12 @@ class ConfigSpace(ListedSpace):
         return _as_text({**chosen, name: rng.choice(others or self.fields[name])})
 
     def cross(self, one: str, other: str, rng: Random) -> str:
-        """Every field from one of two."""
+        """Take every field from one of two."""
         first, second = json.loads(one), json.loads(other)
         return _as_text({name: rng.choice((first, second))[name] for name in self.fields})
 
     def student(self, candidate: str) -> dict[str, Any]:
-        """The config with these values."""
+        """Return the config with these values."""
         config = Config(dict(student=copy.deepcopy(self.template)))
         config.merge_from_dict({f'student.{name}': value for name, value in json.loads(candidate).items()})
         return config.student.to_dict()

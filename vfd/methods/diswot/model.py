@@ -86,7 +86,7 @@ class DisWOT(Distiller):
             check_same_classes('DisWOT', self.student, self.teacher)
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
-        """All terms of a batch.
+        """Compute all terms of a batch.
 
         Args:
             inputs: (B, 3, H, W), preprocessed.
@@ -118,5 +118,5 @@ class DisWOT(Distiller):
 
     @property
     def _compares(self) -> bool:
-        """Whether any term looks at maps."""
+        """Whether any term compares maps."""
         return self.relation_loss is not None or self.channel_loss is not None

@@ -1,6 +1,6 @@
-"""What scores ask of an untrained network: its maps, its pooled vector, its logits; and how it is made untrained.
+"""Outputs of an untrained network for the scores: maps, pooled vector, logits; and the untrained weights.
 
-Two kinds of network answer: those with timm's ``forward_features`` and ``forward_head`` (all of timm, and the ones of
+Supported are networks with timm's ``forward_features`` and ``forward_head`` (all of timm, and the ones of
 :mod:`vfd.backbones`), and mmpretrain's ``ImageClassifier`` with a linear head.
 """
 
@@ -19,14 +19,14 @@ from vfd.errors import UserError
 
 
 @dataclass(frozen=True)
-class Answer:
+class NetworkOutputs:
     """Outputs of one batch.
 
     Attributes:
         features: (B, C, H, W), or (B, C, N) of tokens: what the pooling reads. (B, C) where a network gives no map.
         pooled: (B, C), what the classifier reads.
         logits: (B, K).
-        stages: maps of the stages, where they were asked for.
+        stages: maps of the stages, with ``stages=True``.
     """
 
     features: Tensor
@@ -34,9 +34,9 @@ class Answer:
     logits: Tensor
     stages: tuple[Tensor, ...] = ()
 
-    def double(self) -> Answer:
-        """In float64."""
-        return Answer(
+    def double(self) -> NetworkOutputs:
+        """Convert to float64."""
+        return NetworkOutputs(
             self.features.double(), self.pooled.double(), self.logits.double(),
             tuple(stage.double() for stage in self.stages),
         )  # fmt: skip
@@ -48,13 +48,13 @@ class Answer:
 
 
 def plain_network(network: nn.Module) -> Any:
-    """The network of timm inside mmpretrain's ``TimmClassifier``; any other network as it is."""
+    """Return the network of timm inside mmpretrain's ``TimmClassifier``; any other network as it is."""
     inner = getattr(network, 'model', None)
     return inner if isinstance(inner, nn.Module) and hasattr(inner, 'forward_features') else network
 
 
 def linear_classifier(network: nn.Module) -> nn.Linear:
-    """The last linear layer of a classifier.
+    """Return the last linear layer of a classifier.
 
     Raises:
         UserError: there is none, or something else gives the classes.
@@ -72,13 +72,13 @@ def linear_classifier(network: nn.Module) -> nn.Linear:
     return found
 
 
-def ask(network: nn.Module, images: Tensor, stages: bool = False) -> Answer:
-    """One forward pass.
+def compute_outputs(network: nn.Module, images: Tensor, stages: bool = False) -> NetworkOutputs:
+    """Run one forward pass.
 
     Args:
         network: see the module.
         images: (B, 3, H, W).
-        stages: whether the maps of the stages are wanted too.
+        stages: whether to return the maps of the stages too.
     """
     network = plain_network(network)
     if hasattr(network, 'forward_head'):
@@ -95,7 +95,7 @@ def ask(network: nn.Module, images: Tensor, stages: bool = False) -> Answer:
         pooled = timm_like.forward_head(features, pre_logits=True)
         classifier = timm_like.get_classifier()
         logits = classifier(pooled) if isinstance(classifier, nn.Linear) else timm_like.forward_head(features)
-        return Answer(_channels_first(timm_like, features), pooled, logits, maps)
+        return NetworkOutputs(_channels_first(timm_like, features), pooled, logits, maps)
     if hasattr(network, 'extract_feat') and hasattr(network, 'backbone'):
         classifier = cast(Any, network)
         outputs = classifier.extract_feat(images, stage='backbone')
@@ -103,7 +103,7 @@ def ask(network: nn.Module, images: Tensor, stages: bool = False) -> Answer:
         necked = classifier.neck(outputs) if classifier.with_neck else outputs
         pooled = classifier.head.pre_logits(necked)
         last = _channels_first(classifier.backbone, outputs[-1])
-        return Answer(last, pooled, classifier.head(necked), tuple(outputs) if stages else ())
+        return NetworkOutputs(last, pooled, classifier.head(necked), tuple(outputs) if stages else ())
     raise UserError(
         f"{type(network).__name__} cannot be scored: it is neither a network of timm nor mmpretrain's ImageClassifier"
     )
@@ -117,14 +117,14 @@ def _check_tensor(network: nn.Module, features: object) -> None:
 
 
 def _channels_first(network: nn.Module, features: Tensor) -> Tensor:
-    """A map in any layout of timm's, (B, C, H, W), (B, H, W, C) or tokens (B, N, C), with its channels behind B."""
+    """Move the channels of a map of timm's, (B, C, H, W), (B, H, W, C) or tokens (B, N, C), behind B."""
     last = features.ndim == 3 or str(getattr(network, 'output_fmt', '')).endswith('NHWC')
     return features.movedim(-1, 1) if last else features
 
 
 @contextmanager
 def batch_statistics(network: nn.Module, update: bool = False) -> Iterator[None]:
-    """Batch norm normalises with the batch, everything else is in eval mode; afterwards all is as it was before.
+    """Normalise with the batch in batch norm, all else in eval mode; everything is restored afterwards.
 
     Dropout and drop path stay off, so that a score depends on weights and images alone.
 
@@ -154,7 +154,7 @@ def batch_statistics(network: nn.Module, update: bool = False) -> Iterator[None]
 
 @torch.no_grad()
 def gaussian_init(network: nn.Module, seed: int | None = None) -> None:
-    """Weights of convolutions and linear layers from N(0, 1), in module order; biases 0; norms 1 and 0.
+    """Draw weights of convolutions and linear layers from N(0, 1), in module order; biases 0; norms 1 and 0.
 
     As DisWOT does it: not scaled by the number of inputs. Other parameters, such as position tables, stay.
 

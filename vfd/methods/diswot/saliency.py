@@ -17,13 +17,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def weight_layers(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
-    """The convolutions and linear layers."""
+    """Return the convolutions and linear layers."""
     return [module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
 
 
 @contextmanager
 def _free_weights(network: nn.Module) -> Iterator[list[Tensor]]:
-    """The layers' weights as leaves that want a gradient; flags and gradients are put back."""
+    """Yield the layers' weights as leaves that require a gradient; flags and gradients are restored."""
     parameters = list(network.parameters())
     before = [(p.requires_grad, p.grad) for p in parameters]
     for parameter in parameters:
@@ -42,7 +42,7 @@ def _gradients(value: Tensor, weights: Sequence[Tensor], create_graph: bool = Fa
 
 
 def loss_saliencies(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """``snip``, ``plain``, ``grad_norm`` and ``l2_norm``, from one backward pass.
+    """Compute ``snip``, ``plain``, ``grad_norm`` and ``l2_norm`` from one backward pass.
 
     Args:
         network: classifier, images (B, 3, H, W) to logits (B, K).
@@ -65,7 +65,7 @@ def loss_saliencies(network: nn.Module, images: Tensor, labels: Tensor) -> dict[
 
 
 def whole_gradient_norm(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """The flavour of Zen-NAS: one norm over the gradients of all parameters."""
+    """Compute Zen-NAS's variant: one norm over the gradients of all parameters."""
     with _free_weights(network):
         parameters = list(network.parameters())
         gradients = _gradients(F.cross_entropy(network(images), labels), parameters)
@@ -73,7 +73,7 @@ def whole_gradient_norm(network: nn.Module, images: Tensor, labels: Tensor) -> T
 
 
 def grasp(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """(layers,): sum of -w (H g), temperature 1; the classifier's bias and the norms are constants."""
+    """Compute (layers,): sum of -w (H g), temperature 1; the classifier's bias and the norms are constants."""
     with _free_weights(network) as weights:
         loss = F.cross_entropy(network(images), labels)
         gradients = _gradients(loss, weights, create_graph=True)
@@ -84,7 +84,7 @@ def grasp(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def fisher(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """(layers,): sum over channels of ``0.5 mean_B (sum_hw a da)^2``, a the layer's output, counted once a weight.
+    """Compute (layers,): sum over channels of ``0.5 mean_B (sum_hw a da)^2``, a the output, counted once a weight.
 
     Positions are pixels, or the tokens of a linear layer.
     """
@@ -121,7 +121,7 @@ def _keeper(outputs: dict[nn.Module, Tensor]) -> Callable[[nn.Module, object, Te
 
 
 def synflow(network: nn.Module, images: Tensor, keep_norms: bool = False) -> Tensor:
-    """(layers,): sum |w dR/dw|, weights and buffers made positive, R the sum of the logits for an image of ones.
+    """Compute (layers,): sum |w dR/dw|, weights and buffers positive, R the sum of the logits for an image of ones.
 
     In float64: without batch norm the numbers grow with every layer.
 

@@ -1,4 +1,4 @@
-"""Scores of a student for a teacher: both untrained, one batch, the teacher asked once.
+"""Scores of a student for a teacher: both untrained, one batch, one pass of the teacher.
 
     scorer = StudentScorer(teacher=dict(type='vfd.TimmSource', model_name='cifar_resnet110', num_classes=100),
                            scorers=['sum', 'nwot'], batches=[(images, labels)])
@@ -30,9 +30,9 @@ from vfd.losses.soft_label import kl
 from vfd.methods.diswot import core
 from vfd.methods.diswot.listed_spaces import build_student
 from vfd.methods.diswot.networks import (
-    Answer,
-    ask,
+    NetworkOutputs,
     batch_statistics,
+    compute_outputs,
     gaussian_init,
     linear_classifier,
     plain_network,
@@ -55,7 +55,7 @@ KD_LOSSES: dict[str, tuple[str, Callable[..., Tensor]]] = {
     'sp': ('features', sample_relations.similarity_preserving),
     'ickd': ('features', feature_maps.channel_correlation),
 }
-SAME_WIDTH = ('fitnet', 'cc', 'kdsvd')  # compare number by number; ickd says so itself
+SAME_WIDTH = ('fitnet', 'cc', 'kdsvd')  # compare number by number; ickd raises by itself
 QUIRKS = ('quirk_first_sample_map', 'quirk_first_sample_pooled', 'quirk_benchmark_script')
 METRICS = ('semantic', 'relation', 'sum')
 SCORERS = (*METRICS, *QUIRKS, *KD_LOSSES, *ZERO_COST)
@@ -64,9 +64,9 @@ SEMANTIC = ('semantic', 'sum', 'quirk_benchmark_script')
 
 @dataclass(frozen=True)
 class TeacherView:
-    """What is kept of the teacher for one seed, in float64."""
+    """The teacher's values for one seed, in float64."""
 
-    answer: Answer
+    outputs: NetworkOutputs
     gradient: Tensor | None  # (K, C) of the classifier, where the semantic metric is wanted
     gram: Tensor  # (B, B) of the samples
 
@@ -121,15 +121,15 @@ class StudentScorer:
         self._views = [self._view(dict(teacher), n) for n in range(len(seeds))] if self._compared else []
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """Images and labels of a seed."""
+        """Return images and labels of a seed."""
         return self._batches[number % len(self._batches)]
 
     def scores(self, student: Mapping[str, Any]) -> dict[str, list[float]]:
-        """Scores of a student's config, larger is better: name -> one value a seed.
+        """Score a student's config, larger is better: name -> one value a seed.
 
         Raises:
             UserError: the student cannot be compared with the teacher, or gives NaN.
-            Exception: whatever its library says of a config that it cannot build.
+            Exception: whatever its library raises for a config that it cannot build.
         """
         found: dict[str, list[float]] = {name: [] for name in self.scorers}
         for number, seed in enumerate(self.seeds if self.scorers else ()):
@@ -142,7 +142,7 @@ class StudentScorer:
         return found
 
     def latency(self, student: Mapping[str, Any], repeats: int = 10) -> float:
-        """Milliseconds for one image on this device: the median of some passes."""
+        """Measure milliseconds for one image on this device: the median of some passes."""
         network = plain_network(build_student(student)).eval().to(self.device)
         image = self._batches[0][0][:1]
         seconds = []
@@ -158,7 +158,7 @@ class StudentScorer:
     def _untrained(self, network: nn.Module) -> nn.Module:
         if self.init == 'default' and isinstance(network, BaseModule):
             with quiet_init_weights(network):  # two lines a parameter and candidate otherwise
-                network.init_weights()  # OpenMMLab's networks are initialised only when asked; timm's are when built
+                network.init_weights()  # OpenMMLab's networks are initialised only by this call; timm's are when built
         network = plain_network(network)
         if self.init == 'gaussian':
             gaussian_init(network)
@@ -170,19 +170,19 @@ class StudentScorer:
             built = MODELS.build(source, default_args={'taps': ('logits',), 'pretrained': False})
             network = self._untrained(built.network)
         images, labels = self.batch(number)
-        answer = self._ask(network, images)
+        outputs = self._compute_outputs(network, images)
         gradient = None
         if set(SEMANTIC) & set(self._compared):
             linear_classifier(network)
-            gradient = core.classifier_gradient(answer.logits, answer.pooled, labels)
-        return TeacherView(answer, gradient, sample_relations.sample_gram(answer.features))
+            gradient = core.classifier_gradient(outputs.logits, outputs.pooled, labels)
+        return TeacherView(outputs, gradient, sample_relations.sample_gram(outputs.features))
 
-    def _ask(self, network: nn.Module, images: Tensor) -> Answer:
+    def _compute_outputs(self, network: nn.Module, images: Tensor) -> NetworkOutputs:
         with torch.inference_mode(), batch_statistics(network):
-            answer = ask(network, images, self._stages)
-        if not answer.finite:
-            raise UserError('the untrained network answers with NaN or infinity')
-        return answer.double()
+            outputs = compute_outputs(network, images, self._stages)
+        if not outputs.finite:
+            raise UserError('the untrained network outputs NaN or infinity')
+        return outputs.double()
 
     def _scores(self, network: nn.Module, number: int) -> dict[str, float]:
         images, labels = self.batch(number)
@@ -206,7 +206,7 @@ class StudentScorer:
         self, network: nn.Module, images: Tensor, labels: Tensor, teacher: TeacherView
     ) -> dict[str, float]:
         names = set(self._compared)
-        student, values = self._ask(network, images), {}
+        student, values = self._compute_outputs(network, images), {}
         with torch.inference_mode():
             semantic = relation = torch.zeros(())
             if names & set(SEMANTIC):
@@ -222,30 +222,30 @@ class StudentScorer:
             values['sum'] = float(core.score(semantic, relation))
             for name in names & set(QUIRKS):
                 part = 'features' if name == 'quirk_first_sample_map' else 'pooled'
-                _check_comparable(name, part, student, teacher.answer)
-                distance = core.first_sample_distance(getattr(student, part), getattr(teacher.answer, part))
+                _check_comparable(name, part, student, teacher.outputs)
+                distance = core.first_sample_distance(getattr(student, part), getattr(teacher.outputs, part))
                 values[name] = -float(distance + (semantic if name == 'quirk_benchmark_script' else 0))
             for name in names & set(KD_LOSSES):
                 part, loss = KD_LOSSES[name]
-                _check_comparable(name, part, student, teacher.answer)
-                values[name] = -float(loss(getattr(student, part), getattr(teacher.answer, part)))
+                _check_comparable(name, part, student, teacher.outputs)
+                values[name] = -float(loss(getattr(student, part), getattr(teacher.outputs, part)))
         return {name: values[name] for name in self._compared}
 
 
-def _check_comparable(name: str, part: str, student: Answer, teacher: Answer) -> None:
+def _check_comparable(name: str, part: str, student: NetworkOutputs, teacher: NetworkOutputs) -> None:
     """Raise where a distance of two networks' maps or vectors has no meaning."""
     pairs = [(getattr(student, part), getattr(teacher, part))]
     if part == 'stages':
-        ours, theirs = pairs[0]
-        if len(ours) != len(theirs):
+        student_map, teacher_map = pairs[0]
+        if len(student_map) != len(teacher_map):
             raise UserError(
-                f'{name} compares stage by stage: the student has {len(ours)}, the teacher {len(theirs)}'
+                f'{name} compares stage by stage: the student has {len(student_map)}, the teacher {len(teacher_map)}'
             )
-        pairs = list(zip(ours, theirs, strict=True))
+        pairs = list(zip(student_map, teacher_map, strict=True))
     smallest = {'stages': 4, 'features': 2 if name == 'sp' else 3}.get(part, 2)
-    for ours, theirs in pairs:
-        shapes = f'student {tuple(ours.shape)}, teacher {tuple(theirs.shape)}'
-        if min(ours.ndim, theirs.ndim) < smallest:
+    for student_map, teacher_map in pairs:
+        shapes = f'student {tuple(student_map.shape)}, teacher {tuple(teacher_map.shape)}'
+        if min(student_map.ndim, teacher_map.ndim) < smallest:
             raise UserError(f'{name} needs maps with positions: {shapes}. Score with "relation".')
-        if name in SAME_WIDTH and ours.shape[1] != theirs.shape[1]:
+        if name in SAME_WIDTH and student_map.shape[1] != teacher_map.shape[1]:
             raise UserError(f'{name} needs equal widths: {shapes}. Score with "relation".')

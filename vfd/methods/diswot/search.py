@@ -1,4 +1,4 @@
-"""What a search config names: spaces, searchers and scorers, under the scope ``vfd``."""
+"""Registered parts of a search config: spaces, searchers and scorers, under the scope ``vfd``."""
 
 from vfd.methods.diswot.listed_spaces import ConfigSpace, TimmSpace
 from vfd.methods.diswot.scoring import StudentScorer

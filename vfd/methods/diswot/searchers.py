@@ -1,6 +1,6 @@
 """Ways to go through a search space: all of it, at random, by aging evolution, by evolution that drops the worst.
 
-A searcher asks the space for candidates (strings) and a function for their scores, larger is better. Everything it
+A searcher takes candidates (strings) from a space and their scores, larger is better, from a function. Everything it
 draws comes from one generator, so that the same seed and the same scores give the same candidates again: an
 interrupted search is simply run once more, and finds its scores stored.
 """
@@ -25,22 +25,22 @@ PARENTS = 5  # parents tried whose children are all refused
 
 
 class Space(Protocol):
-    """What a searcher needs of a search space; candidates are strings."""
+    """Interface of a search space for a searcher; candidates are strings."""
 
     def candidates(self) -> list[str] | None:
-        """All candidates in a fixed order, or None where they are too many to list."""
+        """Return all candidates in a fixed order, or None where they are too many to list."""
         ...
 
     def random(self, rng: Random) -> str:
-        """Any candidate."""
+        """Return any candidate."""
         ...
 
     def mutate(self, candidate: str, rng: Random) -> str:
-        """A neighbour."""
+        """Return a neighbour."""
         ...
 
     def cross(self, one: str, other: str, rng: Random) -> str:
-        """A child of two."""
+        """Return a child of two."""
         ...
 
 
@@ -48,7 +48,7 @@ class Searcher(Protocol):
     """See the module."""
 
     def total(self, space: Space) -> int:
-        """How many candidates will be scored at most."""
+        """Return the largest number of candidates that will be scored."""
         ...
 
     def run(self, space: Space, evaluate: Evaluate, is_feasible: IsFeasible, rng: Random) -> History:
@@ -57,10 +57,10 @@ class Searcher(Protocol):
 
 
 class _Planned:
-    """A searcher that knows whom it will score before it scores anybody: ranks can share its plan."""
+    """A searcher whose candidates are fixed before any is scored: ranks can share its plan."""
 
     def plan(self, space: Space, is_feasible: IsFeasible, rng: Random) -> list[str]:
-        """The candidates, in the order in which they are scored."""
+        """Return the candidates, in the order in which they are scored."""
         raise NotImplementedError
 
     def run(self, space: Space, evaluate: Evaluate, is_feasible: IsFeasible, rng: Random) -> History:
@@ -72,11 +72,11 @@ class Exhaustive(_Planned):
     """Every candidate of a space that can be listed."""
 
     def total(self, space: Space) -> int:
-        """The size of the space."""
+        """Return the size of the space."""
         return len(self._listed(space))
 
     def plan(self, space: Space, is_feasible: IsFeasible, rng: Random) -> list[str]:
-        """All that are feasible."""
+        """Return all that are feasible."""
         return [one for one in self._listed(space) if is_feasible(one)]
 
     def _listed(self, space: Space) -> list[str]:
@@ -99,11 +99,11 @@ class RandomSearch(_Planned):
         self.budget = _positive('budget', budget)
 
     def total(self, space: Space) -> int:
-        """The budget, or the size of a smaller space."""
+        """Return the budget, or the size of a smaller space."""
         return _at_most(self.budget, space)
 
     def plan(self, space: Space, is_feasible: IsFeasible, rng: Random) -> list[str]:
-        """As many as the budget allows, each once."""
+        """Return as many as the budget allows, each once."""
         listed = space.candidates()
         if listed is not None:
             shuffled = list(listed)
@@ -126,7 +126,7 @@ class AgingEvolution:
         population: members.
         tournament: how many are drawn, with replacement.
         crossover: probability that a child comes from two parents (two tournaments) before it mutates. The paper of
-            DisWOT speaks of crossover, its code has none.
+            DisWOT describes crossover, its code has none.
         quirk: ``released`` does what the released code does, for comparison only: the population starts as copies of
             one candidate, limits are checked for this one alone, and the parent is any of the five *worst* of the
             tournament. None searches as intended.
@@ -151,7 +151,7 @@ class AgingEvolution:
         self.quirk = quirk
 
     def total(self, space: Space) -> int:
-        """The budget."""
+        """Return the budget."""
         return self.budget
 
     def run(self, space: Space, evaluate: Evaluate, is_feasible: IsFeasible, rng: Random) -> History:
@@ -225,7 +225,7 @@ class Evolution:
     few = 10  # up to so many members, candidates come from the space's start
 
     def total(self, space: Space) -> int:
-        """The budget, or the size of a smaller space."""
+        """Return the budget, or the size of a smaller space."""
         return _at_most(self.budget, space)
 
     def run(self, space: Space, evaluate: Evaluate, is_feasible: IsFeasible, rng: Random) -> History:
@@ -257,7 +257,7 @@ class Evolution:
 
 
 def _draw(draw: Callable[[], str], is_feasible: IsFeasible) -> str | None:
-    """The first drawn candidate that is feasible; None when ``DRAWS`` in a row are not."""
+    """Draw until a candidate is feasible; None when ``DRAWS`` in a row are not."""
     for _ in range(DRAWS):
         one = draw()
         if is_feasible(one):

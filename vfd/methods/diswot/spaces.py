@@ -1,6 +1,6 @@
-"""Search spaces that know the size of a network before it is built: CIFAR ResNets, NAS-Bench-201, Zen-NAS structures.
+"""Search spaces with the size of a network before it is built: CIFAR ResNets, NAS-Bench-201, Zen-NAS structures.
 
-A candidate is a string. Every space says what a candidate costs, whether it is worth building, and how it stands in a
+A candidate is a string. Every space gives a candidate's cost, whether it is worth building, and how it stands in a
 config as a student.
 """
 
@@ -33,7 +33,7 @@ from vfd.methods.diswot.structures import MOVES, cross_structures, mutate_struct
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs.
+    """Cost of a network.
 
     Attributes:
         flops: multiply-accumulates of one image.
@@ -45,41 +45,41 @@ class Cost:
 
 
 class StudentSpace:
-    """What the search asks of a space; see :class:`vfd.methods.diswot.searchers.Space` for the rest.
+    """Interface of a space for the search; see :class:`vfd.methods.diswot.searchers.Space` for the rest.
 
     Args:
         num_classes: K of every student.
         input_size: side of the images in pixels.
     """
 
-    unknown: Mapping[str, str] = {}  # what was asked for and does not exist: name -> reason
+    unknown: Mapping[str, str] = {}  # requested names that do not exist: name -> reason
 
     def __init__(self, num_classes: int, input_size: int) -> None:
         self.num_classes = num_classes
         self.input_size = input_size
 
     def candidates(self) -> list[str] | None:
-        """All candidates in a fixed order, or None where they are too many."""
+        """Return all candidates in a fixed order, or None where they are too many."""
         return None
 
     def cost(self, candidate: str) -> Cost:
-        """Multiply-accumulates and parameters."""
+        """Count multiply-accumulates and parameters."""
         raise NotImplementedError
 
     def invalid_reason(self, candidate: str) -> str:
-        """Why a candidate is not worth scoring; an empty string when it is."""
+        """Return why a candidate is not worth scoring; an empty string when it is."""
         return ''
 
     def graph_key(self, candidate: str) -> str:
-        """Text that is equal for candidates which compute the same function, whatever their nodes are called."""
+        """Return a text that is equal for candidates which compute the same function, whatever their nodes' names."""
         return candidate
 
     def student(self, candidate: str) -> dict[str, Any]:
-        """The student's config."""
+        """Return the student's config."""
         raise NotImplementedError
 
     def row_name(self, row: Mapping[str, str]) -> str:
-        """The candidate that a row of a table of accuracies is about."""
+        """Return the candidate of a row of a table of accuracies."""
         return row.get('candidate') or next(iter(row.values()))
 
     def _timm(self, model_name: str, **arguments: Any) -> dict[str, Any]:
@@ -115,15 +115,15 @@ class CifarResNetSpace(StudentSpace):
         self.width = width
 
     def candidates(self) -> list[str]:
-        """All of them."""
+        """Return all candidates."""
         return ['-'.join(map(str, blocks)) for blocks in itertools.product(self.depths, repeat=3)]
 
     def random(self, rng: Random) -> str:
-        """A number of blocks for every stage."""
+        """Draw a number of blocks for every stage."""
         return '-'.join(str(rng.choice(self.depths)) for _ in range(3))
 
     def mutate(self, candidate: str, rng: Random) -> str:
-        """Another number of blocks in one stage."""
+        """Draw another number of blocks for one stage."""
         blocks = candidate.split('-')
         stage = rng.randrange(3)
         others = [str(depth) for depth in self.depths if str(depth) != blocks[stage]]
@@ -131,21 +131,21 @@ class CifarResNetSpace(StudentSpace):
         return '-'.join(blocks)
 
     def cross(self, one: str, other: str, rng: Random) -> str:
-        """Every stage from one of two."""
+        """Take every stage from one of two."""
         return '-'.join(rng.choice(pair) for pair in zip(one.split('-'), other.split('-'), strict=True))
 
     def cost(self, candidate: str) -> Cost:
-        """Convolutions and classifier, bias included."""
+        """Count convolutions and classifier, bias included."""
         flops, params = resnet_cost(_blocks(candidate), self.width, self.num_classes, self.input_size)
         return Cost(flops, params)
 
     def student(self, candidate: str) -> dict[str, Any]:
-        """``cifar_resnet`` with these blocks."""
+        """Return ``cifar_resnet`` with these blocks."""
         width = {} if self.width == 16 else {'width': self.width}
         return self._timm('cifar_resnet', blocks=list(_blocks(candidate)), **width)
 
     def row_name(self, row: Mapping[str, str]) -> str:
-        """Of columns ``depth1``, ``depth2``, ``depth3``, or as any space."""
+        """Read columns ``depth1``, ``depth2``, ``depth3``, or as any space."""
         if 'depth1' in row:
             return '-'.join(row[f'depth{stage}'] for stage in (1, 2, 3))
         return super().row_name(row)
@@ -157,7 +157,7 @@ def _blocks(candidate: str) -> tuple[int, int, int]:
 
 
 def resnet_cost(blocks: Sequence[int], width: int, num_classes: int, size: int) -> tuple[int, int]:
-    """Multiply-accumulates (convolutions and classifier, bias included) and parameters of a CIFAR ResNet."""
+    """Count multiply-accumulates (convolutions and classifier, bias included) and parameters of a CIFAR ResNet."""
     flops, params = 27 * width * size**2, 29 * width
     before = width
     for stage, count in enumerate(blocks):
@@ -191,28 +191,28 @@ class NASBench201Space(StudentSpace):
         self.width, self.cells = width, cells
 
     def candidates(self) -> None:
-        """Too many to score one by one."""
+        """Return None: too many to score one by one."""
         return None
 
     def random(self, rng: Random) -> str:
-        """An operation for every edge."""
+        """Draw an operation for every edge."""
         return format_cell(random_cell(rng))
 
     def mutate(self, candidate: str, rng: Random) -> str:
-        """Another operation on one edge."""
+        """Draw another operation for one edge."""
         return format_cell(mutate_cell(parse_cell(candidate), rng))
 
     def cross(self, one: str, other: str, rng: Random) -> str:
-        """Every edge from one of two cells."""
+        """Take every edge from one of two cells."""
         return format_cell(cross_cells(parse_cell(one), parse_cell(other), rng))
 
     def cost(self, candidate: str) -> Cost:
-        """Convolutions and classifier, bias included."""
+        """Count convolutions and classifier, bias included."""
         cell = parse_cell(candidate)
         return Cost(*cell_cost(cell, self.width, self.cells, self.num_classes, self.input_size))
 
     def invalid_reason(self, candidate: str) -> str:
-        """A dead cell."""
+        """Refuse a dead cell."""
         return (
             ''
             if is_connected(parse_cell(candidate))
@@ -220,17 +220,17 @@ class NASBench201Space(StudentSpace):
         )
 
     def graph_key(self, candidate: str) -> str:
-        """The output as a sum of operations; those whose input is zero or whose output nobody reads are not in it."""
+        """Return the output as a sum of operations, without those whose input is zero or whose output is unused."""
         return graph_text(parse_cell(candidate))
 
     def student(self, candidate: str) -> dict[str, Any]:
-        """``nas_bench_201`` with this cell."""
+        """Return ``nas_bench_201`` with this cell."""
         usual = {'width': 16, 'cells': 5}
         own = {k: v for k, v in {'width': self.width, 'cells': self.cells}.items() if v != usual[k]}
         return self._timm('nas_bench_201', cell=candidate, **own)
 
     def row_name(self, row: Mapping[str, str]) -> str:
-        """Of a column ``arch``, or of operation indices ``ops`` (as tables of the benchmark have them)."""
+        """Read a column ``arch``, or operation indices ``ops`` (as tables of the benchmark have them)."""
         if 'ops' in row:
             return format_cell(tuple(OPERATIONS[int(op)] for op in row['ops']))
         return row.get('arch') or super().row_name(row)
@@ -265,28 +265,28 @@ class PlainNetSpace(StudentSpace):
         self.max_layers = max_layers
 
     def random(self, rng: Random) -> str:
-        """The start with one block changed."""
+        """Change one block of the start."""
         return format_structure(mutate_structure(self.start, self.moves, rng))
 
     def mutate(self, candidate: str, rng: Random) -> str:
-        """Two blocks changed."""
+        """Change two blocks."""
         return format_structure(mutate_structure(parse_structure(candidate), self.moves, rng, times=2))
 
     def cross(self, one: str, other: str, rng: Random) -> str:
-        """Every block from one of two."""
+        """Take every block from one of two."""
         return format_structure(cross_structures(parse_structure(one), parse_structure(other), rng))
 
     def cost(self, candidate: str) -> Cost:
-        """Zen-NAS's analytic numbers."""
+        """Return Zen-NAS's analytic numbers."""
         blocks = parse_structure(candidate)
         flops = analytic_flops(blocks, self.input_size, self.num_classes)
         return Cost(flops, analytic_params(blocks, self.num_classes))
 
     def invalid_reason(self, candidate: str) -> str:
-        """Too many layers."""
+        """Refuse too many layers."""
         count = layer_count(parse_structure(candidate))
         return f'{count} layers, more than {self.max_layers}' if count > self.max_layers else ''
 
     def student(self, candidate: str) -> dict[str, Any]:
-        """``plainnet`` with this structure."""
+        """Return ``plainnet`` with this structure."""
         return self._timm('plainnet', structure=candidate)

@@ -13,7 +13,7 @@ SMALLEST, LARGEST = 8, 2048  # channels, in steps of 8
 
 @dataclass(frozen=True)
 class Moves:
-    """How far a mutation goes.
+    """Range of a mutation.
 
     Attributes:
         factors: of channels and bottleneck.
@@ -33,12 +33,12 @@ MOVES = {
 
 
 def rounded(channels: float) -> int:
-    """To a multiple of 8 within 8 and 2048, halves to the even multiple."""
+    """Round to a multiple of 8 within 8 and 2048, halves to the even multiple."""
     return min(LARGEST, max(SMALLEST, round(channels / 8) * 8))
 
 
 def neighbour_lists(block: Block, moves: Moves) -> list[list[str]]:
-    """What a block may become, one sorted list for each kind of block and kernel that may be drawn.
+    """Return what a block may become, one sorted list for each kind of block and kernel that may be drawn.
 
     A plain convolution (first and last block) changes its channels only and has one list. The released code keeps
     these candidates in a set, so that its draw depends on Python's hash seed; here they are sorted.
@@ -62,7 +62,7 @@ def neighbour_lists(block: Block, moves: Moves) -> list[list[str]]:
 
 
 def rewired(blocks: list[Block]) -> list[Block]:
-    """Every block reads as many channels as the one before gives."""
+    """Make every block read as many channels as the one before gives."""
     result = blocks[:1]
     for block in blocks[1:]:
         result.append(replace(block, in_channels=result[-1].out_channels))
@@ -70,7 +70,7 @@ def rewired(blocks: list[Block]) -> list[Block]:
 
 
 def mutate_structure(blocks: list[Block], moves: Moves, rng: random.Random, times: int = 1) -> list[Block]:
-    """Other blocks at ``times`` random places; blocks of 6 or more layers are split."""
+    """Change blocks at ``times`` random places; blocks of 6 or more layers are split."""
     for _ in range(times):
         place = rng.randrange(len(blocks))
         lists = neighbour_lists(blocks[place], moves)
@@ -80,7 +80,7 @@ def mutate_structure(blocks: list[Block], moves: Moves, rng: random.Random, time
 
 
 def cross_structures(one: list[Block], other: list[Block], rng: random.Random) -> list[Block]:
-    """Every block from one of two structures of equally many blocks; otherwise the first one."""
+    """Take every block from one of two structures of equally many blocks; otherwise the first one."""
     if len(one) != len(other):
         return one
     pairs = zip(one, other, strict=True)

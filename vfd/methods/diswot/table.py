@@ -18,15 +18,15 @@ from vfd.methods.diswot.spaces import StudentSpace
 
 
 class TableScorer:
-    """The accuracy of a candidate, as a table knows it: the oracle that a search without training would like to be.
+    """The accuracy of a candidate from a table: the oracle for a search without training.
 
         oracle = TableScorer(NASBench201Space(100), 'nb201_accuracy.npz', 'cifar100')
         AgingEvolution(300).run(space, oracle, lambda cell: True, random.Random(0))
 
     Args:
-        space: says which candidate a row is about.
+        space: names the candidate of a row.
         file: ``.csv``, ``.csv.gz`` or ``.npz`` (arrays of one length).
-        column: of the accuracies. Empty cells and NaN are accuracies that nobody knows.
+        column: of the accuracies. Empty cells and NaN are unknown accuracies.
 
     Attributes:
         known: candidate -> accuracy.
@@ -61,7 +61,7 @@ class TableScorer:
             self.check(everything)
 
     def __call__(self, candidate: str) -> float:
-        """The accuracy of a candidate that the table has."""
+        """Return the accuracy of a candidate in the table."""
         return self.known[candidate]
 
     def check(self, candidates: list[str]) -> None:

@@ -34,10 +34,10 @@ def zero_cost(
     names: Collection[str] = ZERO_COST,
     noise: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """The proxies of one network.
+    """Compute the proxies of one network.
 
     Args:
-        network: a classifier with the weights to be judged.
+        network: a classifier with the weights to be scored.
         images: (B, 3, H, W).
         labels: (B,).
         names: some of ``ZERO_COST``.

@@ -23,12 +23,12 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(out_features, out_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) to (..., out_features)."""
+        """Map (..., in_features) to (..., out_features)."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
 def build_projector(kind: Projector, student_dim: int, teacher_dim: int) -> nn.Module:
-    """The head that brings student features to the teacher's width.
+    """Build the head that brings student features to the teacher's width.
 
     Args:
         kind: ``fc`` one linear layer, ``mlp`` an `MLP`, ``mlp2`` two of them (the released file names the last one
@@ -46,7 +46,7 @@ def build_projector(kind: Projector, student_dim: int, teacher_dim: int) -> nn.M
 def feature_distance(
     student: Tensor, teacher: Tensor, distance: Distance = 'l1', normalize: bool = True
 ) -> Tensor:
-    """How far the student's features are from the teacher's (arXiv 2208.12256, section 3).
+    """Compute the distance of the student's features from the teacher's (arXiv 2208.12256, section 3).
 
     Args:
         student: (B, N, D), already projected to the teacher's width.
@@ -83,7 +83,7 @@ def reconstruction_target(
     weights: tuple[float, float] = (0.5, 0.5),
     index: Tensor | None = None,
 ) -> Tensor:
-    """What the student's pixel head is to predict. ``image`` is the published target, the others are optional.
+    """Compute the target of the student's pixel head. ``image`` is the published target, the others are optional.
 
     With t the patches of the image and q the teacher's prediction:
 

@@ -48,7 +48,7 @@ class DMAE(Distiller):
 
     Args:
         student: config of a :class:`vfd.MaskedAutoencoder`.
-        teacher: config of a :class:`vfd.Teacher` whose source answers at ``block.<k>`` for visible patches:
+        teacher: config of a :class:`vfd.Teacher` whose source has ``block.<k>`` taps for visible patches:
             :class:`vfd.MAESource` or a transformer of :class:`vfd.TimmSource` with the same grid of patches. The taps
             are filled in.
         align: pairs of blocks (from 0; negative ones count from the end) whose outputs are compared.
@@ -112,7 +112,7 @@ class DMAE(Distiller):
         self.target_weights = (float(target_weights[0]), float(target_weights[1]))
 
     def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
-        """Pixels of the hidden patches, and the distance to the teacher on the visible ones.
+        """Compute the pixel loss of the hidden patches, and the distance to the teacher on the visible ones.
 
         Args:
             inputs: (B, 3, H, W), preprocessed.
@@ -156,7 +156,7 @@ class DMAE(Distiller):
 
     @torch.no_grad()
     def compared(self, inputs: Tensor) -> dict[str, Tensor]:
-        """What the distance of the first pair compares, on whole images: for pictures.
+        """Return what the distance of the first pair compares, on whole images: for pictures.
 
         Returns:
             ``student`` and ``teacher``: (B, L, Dt), tokens of length 1 if ``normalize``.

@@ -1,4 +1,4 @@
-"""Records of whole mixed batches (the ``batch_config`` layout of SRe2L): labels that were asked of the mixed image.
+"""Records of whole mixed batches (the ``batch_config`` layout of SRe2L): labels that the teacher gave the mixed image.
 
 A file ``epoch_0/batch_0.tar`` (of ``torch.save``) holds ``[coords, flips, mix_index, mix_lambda, mix_bbox, logits]``:
 boxes as fractions (B, 4), flips (B,), the partner of every row (B,), the share of the row itself, the pasted box
@@ -96,7 +96,7 @@ def store_to_batches(folder: str | Path, out: str | Path) -> int:
 
 
 def batch_content(record: dict[str, np.ndarray]) -> list[Any]:
-    """The released list of a record."""
+    """Return the released list of a record."""
     rows = int(record['rows'])
     index, box = record['mix_index'][:rows], record['mix_bbox']
     share = float(record['mix_lambda'])
@@ -111,7 +111,7 @@ def batch_content(record: dict[str, np.ndarray]) -> list[Any]:
 
 
 def replayed_mix(record: dict[str, np.ndarray]) -> Mix | None:
-    """How a record's batch was mixed; None when it was not.
+    """Return how a record's batch was mixed; None when it was not.
 
     Args:
         record: of the store.

@@ -34,7 +34,7 @@ EXAMPLES = 512  # images, spread over the store, whose crops may be shown
 
 @dataclass
 class CalibrationSummary:
-    """What calibration did to a store.
+    """Result of the calibration of a store.
 
     Attributes:
         rule: with the thresholds that were used.
@@ -51,7 +51,7 @@ class CalibrationSummary:
     examples: tuple[list, list, list] = field(default_factory=lambda: ([], [], []))
 
     def table(self) -> str:
-        """Crops of every category, as text."""
+        """Format the crops of every category as text."""
         counts = self.histogram.sum(axis=1)
         label = ('none', 'softened ground truth', 'soft label')
         rows = [('category', 'crops', 'share', 'label')]
@@ -91,7 +91,7 @@ class LiveCalibration:
         self._categories = torch.full(shape, UNKNOWN, dtype=torch.uint8).share_memory_()
 
     def categories(self, index: int) -> np.ndarray:
-        """Category of every crop of image ``index``: (M,) uint8.
+        """Return the category of every crop of image ``index``: (M,) uint8.
 
         Raises:
             UserError: the image's class is not known.
@@ -104,11 +104,11 @@ class LiveCalibration:
         return category
 
     def kept(self, index: int) -> np.ndarray:
-        """Rows of an image that calibration keeps, int64, rising."""
+        """Return the rows of an image that calibration keeps, int64, rising."""
         return np.flatnonzero(self.categories(index))
 
     def read(self, index: int, rows: np.ndarray | None = None) -> StoredCrops:
-        """Crops of an image with labels of the type ``calibrated_type(store.label_type)``; see ``LabelStore.read``."""
+        """Read crops with labels of the type ``calibrated_type(store.label_type)``; see ``LabelStore.read``."""
         store = self.store
         crops = store.read(index, rows)
         category = self.categories(index)[slice(None) if rows is None else rows]
@@ -130,7 +130,7 @@ def build_calibration(
     confidence: Literal['max', 'gt'] = 'max',
     min_keep: int = 4,
 ) -> RegionCalibration:
-    """The rule for a store, from thresholds or from the distribution of its confidences.
+    """Build the rule for a store, from thresholds or from the distribution of its confidences.
 
     Args:
         store: not calibrated.

@@ -20,7 +20,7 @@ CATEGORIES = ('discarded', 'context', 'important')
 
 
 def compress(probs: Tensor, label_type: str) -> Tensor:
-    """Probabilities as they are stored; equal probabilities in the order of the class ids.
+    """Compress probabilities for storage; equal probabilities are in the order of the class ids.
 
     Args:
         probs: (N, C), rows sum to 1.
@@ -43,7 +43,7 @@ def compress(probs: Tensor, label_type: str) -> Tensor:
 
 
 def largest(probs: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of every row and their positions, equal values in the order of their positions.
+    """Return the k largest of every row and their positions, equal values in the order of their positions.
 
     ``topk`` alone leaves that order open. Only rows whose k-th value occurs again behind it need a whole sort.
 
@@ -70,7 +70,7 @@ def largest(probs: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def boxes_to_fractions(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Boxes as the released files hold them.
+    """Convert boxes to the fractions that the released files hold.
 
     Args:
         boxes: (M, 4) integers: top, left, height, width in pixels.
@@ -83,7 +83,7 @@ def boxes_to_fractions(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def fractions_to_boxes(fractions: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The pixels that Pillow cuts for fractions of the image: every edge is rounded, halves to the even number.
+    """Convert fractions of the image to the pixels that Pillow cuts: every edge is rounded, halves to even.
 
     Args:
         fractions: (M, 4) floating: top, left, height, width as parts of the image.
@@ -140,7 +140,7 @@ class RegionCalibration:
             raise ValueError(f'calibration min_keep={self.min_keep}: expected 0 or more')
 
     def categories(self, confidences: np.ndarray) -> np.ndarray:
-        """``DISCARD``, ``CONTEXT`` or ``SOFT`` for each crop of ONE image, with ``min_keep`` applied: (M,) uint8."""
+        """Assign ``DISCARD``, ``CONTEXT`` or ``SOFT`` to each crop of ONE image, ``min_keep`` applied: (M,) uint8."""
         low, high = confidences < self.low, confidences > self.high
         category = np.where(confidences < self.mid, CONTEXT, SOFT).astype(np.uint8)
         category[low | high] = DISCARD
@@ -156,7 +156,7 @@ class RegionCalibration:
 def confidences_of(
     stored: np.ndarray, label_type: str, classes: int, confidence: str, ground_truth: int
 ) -> np.ndarray:
-    """Teacher confidence of every crop of an image.
+    """Return the teacher confidence of every crop of an image.
 
     Args:
         stored: (M, *label_shape).
@@ -200,7 +200,7 @@ def calibrated_type(label_type: str) -> str:
 def categories_of(
     stored: np.ndarray, label_type: str, classes: int, ground_truth: int, calibration: RegionCalibration
 ) -> np.ndarray:
-    """Categories of all crops of one image: (M,) uint8; see :func:`confidences_of` for the arguments."""
+    """Return the categories of all crops of one image: (M,) uint8; see :func:`confidences_of` for the arguments."""
     return calibration.categories(
         confidences_of(stored, label_type, classes, calibration.confidence, ground_truth)
     )
@@ -214,7 +214,7 @@ def calibrated_labels(
     category: np.ndarray,
     epsilon: float,
 ) -> np.ndarray:
-    """Labels of crops of one image that go with their categories.
+    """Return labels of crops of one image that go with their categories.
 
     Args:
         stored: (R, *label_shape) floating.
@@ -237,7 +237,7 @@ def calibrated_labels(
 
 
 def softened_ground_truth(ground_truth: int, label_type: str, classes: int, epsilon: float) -> np.ndarray:
-    """The stored form of a label with 1 - epsilon for the ground truth and epsilon / (C - 1) for every other class.
+    """Store a label with 1 - epsilon for the ground truth and epsilon / (C - 1) for every other class.
 
     A ``marginal_smoothing`` row names the ground truth and the lowest other ids, so that its remainder is
     epsilon / (C - 1) as well: a calibrated store is an ordinary one.

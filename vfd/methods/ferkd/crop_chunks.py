@@ -1,4 +1,4 @@
-"""Crops of many images for loader processes: which ones, and their pixels chunk by chunk. No network is near."""
+"""Crops of many images for loader processes: which ones, and their pixels chunk by chunk. No network is used."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class CropDrawer:
     reference: LabelStore | None = None
 
     def origin(self) -> dict[str, Any]:
-        """Plain values that decide what is drawn."""
+        """Return plain values that decide what is drawn."""
         if self.reference is not None:
             return {'reference': self.reference.origin}
         return {'scale': list(self.scale), 'ratio': list(self.ratio), 'seed': self.seed}
 
     def draw(self, name: str, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (M, 4) and flips (M,) of an image of ``size`` (H, W).
+        """Draw boxes (M, 4) and flips (M,) of an image of ``size`` (H, W).
 
         Raises:
-            BadDataError: the reference does not know the image, or knows another size.
+            BadDataError: the reference does not have the image, or has another size of it.
             UserError: its record is damaged.
         """
         if self.reference is None:
@@ -60,7 +60,7 @@ class CropDrawer:
         if self.reference.image_size(index) != size:
             height, width = self.reference.image_size(index)
             raise BadDataError(
-                f'{name}: {size[1]} x {size[0]} pixels, the reference {self.reference.folder} (record {index}) knows '
+                f'{name}: {size[1]} x {size[0]} pixels, the reference {self.reference.folder} (record {index}) has '
                 f'{width} x {height}: the image changed'
             )
         stored = self.reference.read(index)

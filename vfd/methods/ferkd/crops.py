@@ -45,7 +45,7 @@ def read_rgb(data: bytes, name: str) -> Image.Image:
 
 
 def is_wide(path: Path) -> bool:
-    """Whether a side exceeds 65535 pixels. JPEG cannot hold such images; of other files the header is read."""
+    """Return whether a side exceeds 65535 pixels. JPEG cannot hold such images; of other files the header is read."""
     if path.suffix.lower() in ('.jpg', '.jpeg'):
         return False
     try:
@@ -57,7 +57,7 @@ def is_wide(path: Path) -> bool:
 
 @contextlib.contextmanager
 def seeded(seed: int, name: str) -> Iterator[None]:
-    """Inside, torch's random numbers depend on ``seed`` and ``name`` alone; outside they go on undisturbed."""
+    """Make torch's random numbers depend on ``seed`` and ``name`` alone inside; outside they go on unchanged."""
     digest = hashlib.sha256(f'{seed}\n{name}'.encode(errors='surrogateescape')).digest()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int.from_bytes(digest[:8], 'little') >> 1)

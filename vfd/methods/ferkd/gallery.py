@@ -1,4 +1,4 @@
-"""Look at what region calibration does: to a store, and to one image."""
+"""Pictures of region calibration: of a store, and of one image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONFIDENCE = {'max': 'largest probability of the teacher', 'gt': 'probability of
 
 @FUNCTIONS.register_module()
 def calibration_histogram(summary: CalibrationSummary) -> bytes:
-    """PNG of the confidences by category."""
+    """Draw the confidences by category as a PNG."""
     rule = summary.rule
     thresholds = (rule.low, rule.mid, rule.high)
     return draw_categories(summary.histogram, thresholds, CATEGORIES, CONFIDENCE[rule.confidence], LIGHT)
@@ -37,7 +37,7 @@ def calibration_histogram(summary: CalibrationSummary) -> bytes:
 def calibration_sheet(
     folder: str | Path, images: str | Path, summary: CalibrationSummary, class_names: Sequence[str] = ()
 ) -> bytes:
-    """PNG of example crops of every category, of the images that are there.
+    """Draw example crops of every category, of the images that are there, as a PNG.
 
     Args:
         folder: the raw store.
@@ -132,7 +132,7 @@ def regions_picture(
 
 
 def label_lines(label: np.ndarray, label_type: str, count: int, class_names: Sequence[str]) -> str:
-    """The ``count`` best classes of one stored label, one a line."""
+    """Return the ``count`` best classes of one stored label, one a line."""
     if label_type == 'ori':
         ids = np.argsort(-label, kind='stable')
         values = label[ids]
@@ -145,13 +145,13 @@ def label_lines(label: np.ndarray, label_type: str, count: int, class_names: Seq
 
 
 def spread(items: list, count: int) -> list:
-    """At most ``count`` of the items, evenly spread."""
+    """Return at most ``count`` of the items, evenly spread."""
     places = np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)
     return [items[place] for place in places.tolist()]
 
 
 def class_name(number: int, class_names: Sequence[str]) -> str:
-    """Name of a class, at most 18 letters; its number where it has no name."""
+    """Return the name of a class, at most 18 letters; its number where it has no name."""
     if not 0 <= number < len(class_names):
         return str(number)
     name = class_names[number]

@@ -29,7 +29,7 @@ def show_regions(
         image: the file.
         rule: ``low``, ``mid``, ``high``, ``epsilon``, ``confidence``, ``min_keep``.
         options: settings that replace those of the config.
-        ground_truth: class of the image; default: what the teacher says of all crops together.
+        ground_truth: class of the image; default: the teacher's prediction for all crops together.
         class_names: text file with one name a line.
         device: default: this process's GPU, or the CPU.
 

@@ -1,4 +1,4 @@
-"""What a relabelling config builds: teachers, and how their answers for random crops are made and stored."""
+"""The model of a relabelling config: teachers, and how their labels for random crops are made and stored."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RegionLabeller:
         scale: smallest and largest part of an image's area that a crop covers.
         ratio: smallest and largest width / height of a crop.
         temperature: divides the logits.
-        chunk: crops that the teacher sees at once, all of one image; it bounds the memory.
+        chunk: crops in a batch of the teacher, all of one image; it bounds the memory.
         values: ``float32`` or ``float16`` probabilities on disk. Half values are off by up to 2.3e-4.
         seed: of boxes and flips. Those of an image depend on it and on the image's name alone.
         reference: a label store whose boxes and flips are taken instead of drawing new ones.
@@ -99,12 +99,12 @@ class RegionLabeller:
         return -(-self.crops // self.chunk)
 
     def form(self, paths: Iterable[Path]) -> LabelForm:
-        """Form of a store of these images: boxes take 32 bits if a side exceeds 65535 pixels."""
+        """Return the form of a store of these images: boxes take 32 bits if a side exceeds 65535 pixels."""
         wide = any(is_wide(path) for path in paths)
         return LabelForm(self.label_type, self.label_shape, self.classes, self.crops, self.values, wide)
 
     def origin(self) -> dict[str, Any]:
-        """Plain values that decide what the labels are."""
+        """Return plain values that decide what the labels are."""
         return {
             'teachers': [one.fingerprint() for one in self.teachers],
             'sizes': self.sizes,
@@ -121,17 +121,17 @@ class RegionLabeller:
         return self
 
     def check_names(self, names: Sequence[str]) -> None:
-        """Raise UserError when the reference, if there is one, knows none of the images."""
+        """Raise UserError when the reference, if there is one, has none of the images."""
         reference = self.drawer.reference
         if reference is not None and names and not any(name in reference for name in names):
             reference.index_of(names[0])
 
     def dataset(self, files: Sequence[tuple[str, Path]]) -> CropChunks:
-        """Crops of ``files`` (name, path), chunk by chunk, for loader processes."""
+        """Return the crops of ``files`` (name, path), chunk by chunk, for loader processes."""
         return CropChunks(files, self.drawer, self.sizes, self.chunk)
 
     def probabilities(self, pixels: Sequence[Tensor]) -> Tensor:
-        """Mean over the teachers of softmax(logits / T).
+        """Compute the mean over the teachers of softmax(logits / T).
 
         Args:
             pixels: for every teacher (N, S, S, 3) uint8 RGB.
@@ -140,7 +140,7 @@ class RegionLabeller:
             (N, C) float32 on the labeller's device.
 
         Raises:
-            UserError: an answer is not finite.
+            UserError: an output is not finite.
         """
         total: Tensor | None = None
         for one, crops in zip(self.teachers, pixels, strict=True):
@@ -150,17 +150,17 @@ class RegionLabeller:
         assert total is not None
         if not bool(torch.isfinite(total).all()):
             raise UserError(
-                'the teacher answers with NaN: is this the right checkpoint, and is dtype wide enough?'
+                'the teacher outputs NaN: is this the right checkpoint, and is dtype wide enough?'
             )
         return total / len(self.teachers) if len(self.teachers) > 1 else total
 
     def label(self, pixels: Sequence[Tensor]) -> np.ndarray:
-        """Stored labels (N, *label_shape) of crops; see :meth:`probabilities`."""
+        """Compute the stored labels (N, *label_shape) of crops; see :meth:`probabilities`."""
         return compress(self.probabilities(pixels), self.label_type).cpu().numpy()
 
 
 def normalized(pixels: Tensor, normalization: Normalization) -> Tensor:
-    """Pixels as torchvision's ``ToTensor`` and ``Normalize`` make them, bit for bit, on the device of ``pixels``.
+    """Normalise pixels as torchvision's ``ToTensor`` and ``Normalize`` do, bit for bit, on the device of ``pixels``.
 
     Args:
         pixels: (N, H, W, 3) uint8 RGB.

@@ -27,7 +27,7 @@ PER = ('batch', 'image')
 
 @dataclass(frozen=True)
 class Mix:
-    """What happens to N rows.
+    """Mix of N rows.
 
     Attributes:
         partner: (N,) int64: the row that each row is mixed with.
@@ -40,7 +40,7 @@ class Mix:
     boxes: Tensor | None = None
 
     def images(self, images: Tensor) -> Tensor:
-        """Mixed images (N, 3, H, W); the given ones stay as they are."""
+        """Mix images (N, 3, H, W); the given ones stay as they are."""
         partner = self.partner.to(images.device)
         if self.boxes is None:
             share = self.share.to(images).view(-1, 1, 1, 1)
@@ -55,7 +55,7 @@ class Mix:
         return mixed
 
     def labels(self, labels: SoftLabels) -> SoftLabels:
-        """Mixed labels: dense (N, C) stay dense, sparse ones sparse."""
+        """Mix labels: dense (N, C) stay dense, sparse ones sparse."""
         if isinstance(labels, SparseLabels):
             device = labels.ids.device
             return labels.mixed(self.partner.to(device), self.share.to(device))
@@ -170,7 +170,7 @@ class SelfMix:
 
 
 def draw_partners(images: int, crops: int, derange: bool, generator: torch.Generator | None = None) -> Tensor:
-    """A random permutation of the crops of every image, as rows of the crop-major batch.
+    """Draw a random permutation of the crops of every image, as rows of the crop-major batch.
 
     Args:
         images: B.
@@ -190,7 +190,7 @@ def draw_partners(images: int, crops: int, derange: bool, generator: torch.Gener
 
 
 def draw_box(size: tuple[int, int], lam: float, rng: Any) -> Box:
-    """A box around a random centre that covers about ``1 - lam`` of the image; it is cut at the image's edges.
+    """Draw a box around a random centre that covers about ``1 - lam`` of the image; it is cut at the edges.
 
     Args:
         size: (H, W) in pixels.
@@ -206,13 +206,13 @@ def draw_box(size: tuple[int, int], lam: float, rng: Any) -> Box:
 
 
 def share_outside(box: Box, size: tuple[int, int]) -> float:
-    """Part of an image (H, W) that a box leaves."""
+    """Return the part of an image (H, W) that a box leaves."""
     top, left, bottom, right = box
     return 1 - (bottom - top) * (right - left) / (size[0] * size[1])
 
 
 def _repeated(boxes: list[Box], size: tuple[int, int], rows: int) -> tuple[Tensor, Tensor]:
-    """Shares (N,) and boxes (N, 4) of a crop-major batch from one box, or one an image."""
+    """Return shares (N,) and boxes (N, 4) of a crop-major batch from one box, or one an image."""
     share = torch.tensor([share_outside(box, size) for box in boxes], dtype=torch.float64)
     times = rows // len(boxes)
     return share.repeat(times), torch.tensor(boxes).repeat(times, 1)

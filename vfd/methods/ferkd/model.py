@@ -70,7 +70,7 @@ class FerKD(Method):
             self.mixing = _settings(SelfMix, selfmix, 'selfmix')
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
-        """Soft cross-entropy with the stored labels of one batch.
+        """Compute the soft cross-entropy with the stored labels of one batch.
 
         Args:
             inputs: (K * B, 3, H, W): K crops of B images, crop-major.
@@ -95,7 +95,7 @@ class FerKD(Method):
 
     @staticmethod
     def _labels(inputs: Tensor, samples: list | None) -> tuple[SoftLabels, int, int]:
-        """Labels of all rows, classes C, crops K of an image."""
+        """Return labels of all rows, classes C, crops K of an image."""
         if not samples or 'stored_label' not in samples[0]:
             raise UserError(
                 'FerKD: the batch has no stored labels. Train from a vfd.StoredCropDataset with '

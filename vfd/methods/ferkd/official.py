@@ -60,7 +60,7 @@ def official_to_store(
         images: folder of the images, whose sizes turn fractions into pixels.
         out: folder of the store. Interrupted, the conversion goes on.
         classes: C.
-        label_type: default: what the shape of the labels says; ``marginal_smoothing`` for ids and values of k classes.
+        label_type: default: by the shape of the labels; ``marginal_smoothing`` for ids and values of k classes.
         values: ``float32`` or ``float16``.
 
     Returns:
@@ -178,14 +178,14 @@ def read_official(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _refuse_shared(names: Iterable[str], tars: Sequence[Path]) -> None:
     """Raise UserError when two images differ in their suffix alone, so that one file would be that of both."""
-    owner: dict[Path, str] = {}
+    image_of: dict[Path, str] = {}
     for name, tar in zip(names, tars, strict=True):
-        if (other := owner.setdefault(tar, name)) != name:
+        if (other := image_of.setdefault(tar, name)) != name:
             raise UserError(f'{other} and {name} differ in their suffix alone and would share {tar}')
 
 
 def _class_numbers(images: Path, names: Iterable[str], classes: int) -> dict[str, int]:
-    """Class folder -> its number."""
+    """Return class folder -> its number."""
     deep = next((name for name in names if name.count('/') > 1), None)
     if deep is not None:
         raise UserError(
@@ -248,7 +248,7 @@ def _type_of(labels: np.ndarray, classes: int) -> str:
 
 
 def _array(part: Any, path: Path) -> np.ndarray:
-    """A tensor, an array, or a list of them."""
+    """Convert a tensor, an array, or a list of them."""
     try:
         if isinstance(part, torch.Tensor):
             return part.detach().cpu().numpy()

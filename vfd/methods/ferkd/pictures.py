@@ -29,14 +29,14 @@ class ShownCrop:
 
 
 def category_colours(theme: Theme) -> tuple[str, str, str]:
-    """Colours of discarded, context and important crops."""
+    """Return the colours of discarded, context and important crops."""
     return theme.series[2], theme.series[1], theme.series[0]
 
 
 def draw_categories(
     histogram: np.ndarray, thresholds: Sequence[float], names: Sequence[str], confidence: str, theme: Theme
 ) -> bytes:
-    """How many crops have which confidence, coloured by category, with the thresholds; narrow ranges are enlarged.
+    """Draw the crops by confidence, coloured by category, with the thresholds; narrow ranges are enlarged.
 
     Args:
         histogram: (3, B) crops by category and by confidence in 0..1.
@@ -86,7 +86,7 @@ def draw_categories(
 
 
 def _occupied(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """About BARS bars over the confidences that there are, or all of 0..1 if they take half of it: counts and edges."""
+    """Return counts and edges of about BARS bars over the range in use, or over 0..1 if that is half of it."""
     bins = histogram.shape[1]
     filled = np.flatnonzero(histogram.any(axis=0))
     first, last = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, bins)
@@ -103,7 +103,7 @@ def _occupied(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_crop_sheet(rows: Sequence[tuple[str, Sequence[ShownCrop]]], theme: Theme) -> bytes:
-    """Example crops, one row a category.
+    """Draw example crops, one row a category.
 
     Args:
         rows: (name, crops) of discarded, context and important crops; a row may have none.
@@ -131,7 +131,7 @@ def draw_regions(
     title: str,
     theme: Theme,
 ) -> bytes:
-    """One image with the boxes of its crops, beside crops of every category.
+    """Draw one image with the boxes of its crops, beside crops of every category.
 
     Args:
         image: (H, W, 3) uint8 RGB.

@@ -43,7 +43,7 @@ _LOOKED_FOR = 50  # images, spread over the store, of which one has to be there
 
 @DATASETS.register_module()
 class StoredCropDataset(Dataset):
-    """``num_crops`` random stored crops of an image, and what the teacher said of them.
+    """``num_crops`` random stored crops of an image, with the teacher's labels.
 
     An item is ``{'inputs': (num_crops, 3, S, S) uint8 BGR, 'data_samples': DataSample}``. The sample has ``img_path``,
     ``ground_truth`` (-1: not known), ``num_classes``, ``label_type`` and, as an array, ``stored_label`` (num_crops,
@@ -62,7 +62,7 @@ class StoredCropDataset(Dataset):
 
     Raises:
         MissingFileError: there is no store, or its images are not in ``data_root``.
-        UserError: more crops are asked for than are stored, or settings of the calibration are wrong.
+        UserError: more crops are requested than are stored, or settings of the calibration are wrong.
     """
 
     def __init__(
@@ -105,17 +105,17 @@ class StoredCropDataset(Dataset):
         return len(self.store)
 
     def get_data_info(self, index: int) -> dict[str, str]:
-        """``img_path`` of an image."""
+        """Return the ``img_path`` of an image."""
         return {'img_path': fileio.join_path(self.data_root, self.store.names[index])}
 
     def with_crops(self, num_crops: int) -> StoredCropDataset:
-        """The same data set, giving another number of crops."""
+        """Return the same data set with another number of crops."""
         other = copy.copy(self)
         other.num_crops = num_crops
         return other
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Crops of image ``index``; which ones, torch's global generator decides.
+        """Return crops of image ``index``; torch's global generator decides which ones.
 
         Raises:
             BadDataError: the image is absent or cannot be decoded.
@@ -165,9 +165,9 @@ class StoredCropDataset(Dataset):
         return image
 
     def _check_images(self) -> None:
-        """That this is the data set that was labelled; single images may be gone."""
+        """Check that this is the data set that was labelled; single images may be gone."""
         if not len(self.store):
-            return  # the loader says that the data set is empty
+            return  # the loader reports that the data set is empty
         some = np.unique(np.linspace(0, len(self) - 1, _LOOKED_FOR).astype(int))
         if not any(fileio.exists(self.get_data_info(int(index))['img_path']) for index in some):
             raise MissingFileError(
@@ -178,7 +178,7 @@ class StoredCropDataset(Dataset):
 
 @FUNCTIONS.register_module()
 def crop_major_collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A batch of B images with K crops each, as FKD's released loader orders it: row ``c * B + b``.
+    """Collate B images with K crops each, as FKD's released loader orders them: row ``c * B + b``.
 
     Args:
         samples: items of :class:`StoredCropDataset`.
@@ -194,6 +194,6 @@ def crop_major_collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def crop_major_labels(samples: Sequence[DataSample]) -> Tensor:
-    """Stored labels of a batch (K * B, *label_shape), in the order of :func:`crop_major_collate`."""
+    """Return the stored labels of a batch (K * B, *label_shape), in the order of :func:`crop_major_collate`."""
     stored = np.stack([sample.stored_label for sample in samples], axis=1)
     return torch.from_numpy(stored).flatten(0, 1)

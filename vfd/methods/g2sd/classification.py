@@ -39,7 +39,7 @@ LABEL_SMOOTHING = 0.1
 
 @MODELS.register_module()
 class G2SDClassifier(Distiller):
-    """Trains a pre-trained ``student`` on labels and on the class that ``teacher`` sees in the same mixed image.
+    """Trains a pre-trained ``student`` on labels and on the class that ``teacher`` predicts for the same mixed image.
 
     Without ``distill_loss``, hard distillation through the token, as published::
 
@@ -49,8 +49,8 @@ class G2SDClassifier(Distiller):
 
     Args:
         student: config of a :class:`vfd.ViTClassifier`; for hard distillation of a ``..._dist_token`` network.
-        teacher: config of a :class:`vfd.Teacher` with as many classes. The images are mixed before it sees them, so
-            it has to be asked live.
+        teacher: config of a :class:`vfd.Teacher` with as many classes. It runs on the mixed images, so a stored
+            teacher does not fit.
         distill_loss: config of :class:`vfd.NKDLoss`; None distils through the token.
         label_smoothing: of the labels (the published mixing smooths its targets equally); None is 0.1, as published.
             Not for ``distill_loss``, which reads no more than the label's class.
@@ -83,7 +83,7 @@ class G2SDClassifier(Distiller):
         self._check_teacher()
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
-        """The losses of one batch.
+        """Compute the losses of one batch.
 
         Args:
             inputs: (B, 3, H, W), preprocessed and mixed.
@@ -122,7 +122,7 @@ class G2SDClassifier(Distiller):
         check_same_classes('G2SDClassifier', self.student, self.teacher)
         if isinstance(self.teacher, StoredTeacher):
             raise UserError(
-                'G2SDClassifier: a stored teacher knows whole images and not the mixed crops of training: use '
+                'G2SDClassifier: a stored teacher has features of whole images, not of the mixed crops: use '
                 'vfd.Teacher.'
             )
 

@@ -1,4 +1,4 @@
-"""G2SD, detection stage: a detector is fine-tuned while a bigger one shows it where there is something to see.
+"""G2SD, detection stage: a detector is fine-tuned under a bigger one, weighted by its objectness.
 
 Paper: "Generic-to-Specific Distillation of Masked Autoencoders", CVPR 2023, arXiv 2302.14771. Besides its own losses,
 the student's feature maps (through one convolution a level) and its objectness follow the teacher's, weighted by the
@@ -43,7 +43,7 @@ class FeatureAdapter(nn.Module):
         self.conv = nn.ModuleList(convs)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """One (B, in_channels, H, W) map a level to (B, out_channels, H, W)."""
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W), level by level."""
         return [conv(map_) for conv, map_ in zip(self.conv, maps, strict=True)]
 
 
@@ -109,7 +109,7 @@ class G2SDDetector(Distiller):
         self.iteration = 0
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
-        """The student's own losses and its distance from the teacher on one batch.
+        """Compute the student's own losses and its distance from the teacher on one batch.
 
         Args:
             inputs: (B, 3, H, W), preprocessed.
@@ -133,22 +133,22 @@ class G2SDDetector(Distiller):
         return losses
 
     def train(self, mode: bool = True) -> G2SDDetector:
-        """Training mode for the student, and for the teacher where that was asked for."""
+        """Set the mode of the student, and of the teacher with ``teacher_train_mode``."""
         super().train(mode)
         if getattr(self, 'teacher_train_mode', False):
             self.teacher.network.train(mode)
         return self
 
     def method_state(self) -> dict[str, int]:
-        """What a resumed run has to know beside the weights."""
+        """Return what a resumed run needs beside the weights."""
         return {'iteration': self.iteration}
 
     def load_method_state(self, state: dict[str, int]) -> None:
-        """Take up what :meth:`method_state` gave."""
+        """Load what :meth:`method_state` returned."""
         self.iteration = state['iteration']
 
     def _check_heads(self, head: Any, source: MMDetSource) -> None:
-        """Raise unless both networks answer on the same grids for the same anchors."""
+        """Raise unless both networks have the same grids and anchors."""
         if not all(hasattr(head, name) for name in ('prior_generator', 'num_base_priors', 'in_channels')):
             raise UserError(
                 f"G2SDDetector: the student's {type(head).__name__} is not built on anchors; take mmdet.RPNHead."

@@ -44,7 +44,7 @@ class Predictor(nn.Module):
         xavier_linears(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, in_features) to (B, N, out_features)."""
+        """Map (B, N, in_features) to (B, N, out_features)."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -97,7 +97,7 @@ class G2SDGeneric(Distiller):
         self.beta = beta
 
     def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
-        """The distance of the student's decoder from the teacher's.
+        """Compute the distance of the student's decoder tokens from the teacher's.
 
         Args:
             inputs: (B, 3, H, W), preprocessed.
@@ -107,14 +107,14 @@ class G2SDGeneric(Distiller):
             ``loss_generic``: a scalar.
         """
         mask = self.draw_mask(inputs)
-        hidden = self.teacher(inputs, ids_keep=mask.ids_keep)[self.tap]  # (B, 1+L, Et)
+        teacher_tokens = self.teacher(inputs, ids_keep=mask.ids_keep)[self.tap]  # (B, 1+L, Et)
         latent, _ = self.student.forward_tokens(inputs, mask.ids_keep)  # (B, 1+K, Ds)
         if self.supervise == 'all':
             tokens = self.student.decode(latent, mask.ids_keep)  # (B, 1+L, Es)
         else:
             tokens = self.student.decode_masked(latent, mask)  # (B, L-K, Es)
-            hidden = gather_tokens(hidden, mask.ids_masked + 1)
-        target = _target(hidden)
+            teacher_tokens = gather_tokens(teacher_tokens, mask.ids_masked + 1)
+        target = _target(teacher_tokens)
         predicted = self.predictor(tokens)
         return {'loss_generic': F.smooth_l1_loss(predicted.to(target.dtype), target, beta=self.beta)}
 
@@ -129,18 +129,18 @@ class G2SDGeneric(Distiller):
 
     @torch.no_grad()
     def compared(self, inputs: Tensor) -> dict[str, Tensor]:
-        """What the loss compares, for all patches under a fresh mask: for pictures.
+        """Return what the loss compares, for all patches under a fresh mask: for pictures.
 
         Returns:
             ``student`` and ``teacher``: (B, L, Et).
         """
         mask = self.draw_mask(inputs)
-        hidden = self.teacher(inputs, ids_keep=mask.ids_keep)[self.tap]
+        teacher_tokens = self.teacher(inputs, ids_keep=mask.ids_keep)[self.tap]
         latent, _ = self.student.forward_tokens(inputs, mask.ids_keep)
         predicted = self.predictor(self.student.decode(latent, mask.ids_keep))
-        return {'student': predicted[:, 1:], 'teacher': _target(hidden)[:, 1:]}
+        return {'student': predicted[:, 1:], 'teacher': _target(teacher_tokens)[:, 1:]}
 
 
-def _target(hidden: Tensor) -> Tensor:
-    """Decoder tokens (B, N, Et), every token with mean 0 and variance 1."""
-    return F.layer_norm(hidden, hidden.shape[-1:], eps=_TARGET_EPS)
+def _target(tokens: Tensor) -> Tensor:
+    """Normalise decoder tokens (B, N, Et): every token gets mean 0 and variance 1."""
+    return F.layer_norm(tokens, tokens.shape[-1:], eps=_TARGET_EPS)

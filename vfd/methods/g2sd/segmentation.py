@@ -82,7 +82,7 @@ class G2SDSegmentor(Distiller):
             )
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
-        """The student's own losses and its distance from the teacher on one batch.
+        """Compute the student's own losses and its distance from the teacher on one batch.
 
         Args:
             inputs: (B, 3, H, W), preprocessed.

@@ -101,7 +101,7 @@ class KD(Distiller):
             check_same_classes('KD', self.student, self.teacher)
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
-        """Both terms of a batch.
+        """Compute both terms of a batch.
 
         Args:
             inputs: (B, 3, H, W), preprocessed.
@@ -122,7 +122,7 @@ class KD(Distiller):
         return losses
 
     def _warmup(self) -> float:
-        """``min(epoch / warmup_epochs, 1)``, epochs counted from 1."""
+        """Return ``min(epoch / warmup_epochs, 1)``, epochs counted from 1."""
         if not self.warmup_epochs:
             return 1.0
         hub = MessageHub.get_current_instance()
@@ -135,7 +135,7 @@ class KD(Distiller):
 
 
 def _decoupled(given: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of DKD, checked."""
+    """Check the settings of DKD and fill in the defaults."""
     if not isinstance(given, Mapping):
         raise UserError(f'KD: decoupled={given!r} is no dict: write decoupled={DECOUPLED}, or a part of it')
     for name, value in given.items():

@@ -1,4 +1,4 @@
-"""MAE: masked autoencoders on your own images, alone and under their own further pre-trained twin."""
+"""MAE: masked autoencoders on your own images, alone and under a teacher that was pre-trained further."""
 
 from vfd.methods.mae.answer_cache import TeacherCacheHook
 from vfd.methods.mae.model import MAE

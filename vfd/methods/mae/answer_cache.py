@@ -1,6 +1,6 @@
-"""The teacher of a fixed set of images is asked once.
+"""Run the teacher once over a fixed set of images.
 
-Stage 2 of further pre-training uses no augmentation, so the teacher's answer for an image never changes: one pass over
+Stage 2 of further pre-training uses no augmentation, so the teacher's features of an image never change: one pass over
 the images replaces a teacher's pass in every step. In a config::
 
     custom_hooks = [dict(type='vfd.TeacherCacheHook', store='work_dirs/<name>/teacher')]
@@ -23,20 +23,20 @@ from .self_distillation import TAPS, THUMBNAIL, SelfDistillMAE, thumbnails
 
 @HOOKS.register_module()
 class TeacherCacheHook(TeacherOutputCacheHook):
-    """Before training, stores the teacher's answers for all training images, and trains with those.
+    """Before training, stores the teacher's features of all training images, and trains with those.
 
     For :class:`vfd.SelfDistillMAE`. A finished store of the same images, preparation and teacher is used as it is, an
     unfinished one is continued. Losses are those of the live teacher. Random transforms are refused: the model compares
-    what it sees with what the teacher saw.
+    its images with those of the teacher.
 
     Args:
-        store: folder for the answers; about ``4 * (D + 48)`` bytes an image.
+        store: folder for the features; about ``4 * (D + 48)`` bytes an image.
 
     Raises:
         UserError: another model, or a store of other images or another teacher.
     """
 
-    title = "the teacher's answers"
+    title = "the teacher's features"
 
     def check(self, model: Any) -> None:
         """See the base class."""
@@ -51,7 +51,7 @@ class TeacherCacheHook(TeacherOutputCacheHook):
         shape = (width,) if model.target == 'cls' else (1 + model.student.num_patches, width)
         return {TAPS[model.target]: ('float32', shape), THUMBNAIL: ('float32', (3, 4, 4))}
 
-    def ask(self, model: Any, images: Tensor, numbers: list[int]) -> dict[str, np.ndarray]:
+    def compute(self, model: Any, images: Tensor, numbers: list[int]) -> dict[str, np.ndarray]:
         """See the base class."""
         tap = TAPS[model.target]
         return {

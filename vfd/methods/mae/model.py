@@ -1,4 +1,4 @@
-"""MAE: a network learns images by filling in the patches that it does not see.
+"""MAE: a network predicts the hidden patches of images.
 
 Paper: "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, arXiv 2111.06377. Pre-training from scratch, and
 the first stage of further pre-training: the same on other images, from released weights. In a config::

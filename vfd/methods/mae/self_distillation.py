@@ -2,7 +2,7 @@
 
 Paper: "Self-Distillation for Further Pre-training of Transformers", ICLR 2023, arXiv 2210.02871. Stage 1 goes on with
 MAE on the new images; its encoder is the teacher. Stage 2, this model, starts again from the *original* weights and
-pulls what the network makes of whole images to what the teacher makes of them. In a config::
+pulls the network's features of whole images to the teacher's. In a config::
 
     model = dict(
         type='vfd.SelfDistillMAE',
@@ -37,15 +37,15 @@ Target = Literal['cls', 'all']
 Reduction = Literal['sum', 'mean']
 TAPS: dict[Target, str] = {'cls': 'cls', 'all': 'latent'}  # of the teacher
 
-THUMBNAIL = 'thumbnail'  # what a store holds of each image beside the teacher's answer
+THUMBNAIL = 'thumbnail'  # what a store holds of each image beside the teacher's features
 _THUMBNAIL_SIDE = 4
-_CHECKED_BATCHES = 10  # in which stored answers are compared with the images
+_CHECKED_BATCHES = 10  # in which stored features are compared with the images
 _EQUAL = 1e-10  # squared distance over squared length: far below any training, far above rounding
 
 
 @MODELS.register_module()
 class SelfDistillMAE(Distiller):
-    """Pre-trains a masked autoencoder further, under a teacher that did so already.
+    """Pre-trains a masked autoencoder further, under a teacher that was pre-trained further before.
 
     Args:
         student: config of a :class:`vfd.MaskedAutoencoder`; its ``checkpoint`` holds the weights that stage 1 started
@@ -66,7 +66,7 @@ class SelfDistillMAE(Distiller):
         UserError: settings that contradict each other, a student with drop path or without pixel head.
     """
 
-    inference_settings: ClassVar[dict[str, Any]] = {'target': 'all'}  # the teacher answers for every patch
+    inference_settings: ClassVar[dict[str, Any]] = {'target': 'all'}  # the teacher outputs every patch
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class SelfDistillMAE(Distiller):
         self._seen = 0  # training batches of this process
 
     def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
-        """Pixels of the hidden patches, and the distance to the teacher on whole images.
+        """Compute the pixel loss of the hidden patches, and the distance to the teacher on whole images.
 
         Args:
             inputs: (B, 3, H, W), preprocessed.
@@ -108,23 +108,23 @@ class SelfDistillMAE(Distiller):
 
         Raises:
             UserError: the teacher is of another shape; in the first batches: student and teacher are the same network,
-                or stored answers are for other pixels than these.
+                or stored features are of other pixels than these.
         """
         loss_mae = masked_pixel_loss(self.student, inputs, self.draw_mask(inputs), self.norm_pix)
-        answers = self.teacher(inputs, data_samples=data_samples)
-        target = answers[TAPS[self.target]]  # (B, D), or (B, 1+L, D) for all tokens
-        hidden = self.student.forward_cls(inputs) if self.target == 'cls' else self.student(inputs)
-        if hidden.shape != target.shape:
+        teacher_outputs = self.teacher(inputs, data_samples=data_samples)
+        target = teacher_outputs[TAPS[self.target]]  # (B, D), or (B, 1+L, D) for all tokens
+        student_tokens = self.student.forward_cls(inputs) if self.target == 'cls' else self.student(inputs)
+        if student_tokens.shape != target.shape:
             raise UserError(
-                f'SelfDistillMAE: the student answers {tuple(hidden.shape[1:])} an image, the teacher '
+                f'SelfDistillMAE: the student outputs {tuple(student_tokens.shape[1:])} an image, the teacher '
                 f'{tuple(target.shape[1:])}. Stages 1 and 2 are the same network: give both the same arch, '
                 'img_size and patch_size.'
             )
         if self.training:
-            self._check_first(inputs, hidden, answers)
+            self._check_first(inputs, student_tokens, teacher_outputs)
         return {
             'loss_mae': loss_mae,
-            'loss_distill': self.loss_weight * distance(hidden, target, self.reduction),
+            'loss_distill': self.loss_weight * distance(student_tokens, target, self.reduction),
         }
 
     def draw_mask(self, inputs: Tensor) -> PatchMask:
@@ -141,7 +141,7 @@ class SelfDistillMAE(Distiller):
         return masked_baseline(model, norm_pix=model.get('norm_pix', True))
 
     def _refuse_noise(self) -> None:
-        """Both branches of stage 2 are deterministic as published."""
+        """Refuse drop path: both branches of stage 2 are deterministic as published."""
         if any(isinstance(part, DropPath) and part.drop_prob for part in self.student.modules()):
             raise UserError(
                 'SelfDistillMAE: the student has drop_path_rate > 0, and would be pulled to the teacher with some '
@@ -155,22 +155,24 @@ class SelfDistillMAE(Distiller):
             'teacher': self.teacher(inputs)[TAPS['all']][:, 1:],
         }
 
-    def _check_first(self, inputs: Tensor, hidden: Tensor, answers: dict[str, Tensor]) -> None:
-        """Mistakes that show at once, and that training would hide; later batches wait for no comparison."""
+    def _check_first(
+        self, inputs: Tensor, student_tokens: Tensor, teacher_outputs: dict[str, Tensor]
+    ) -> None:
+        """Check the first batches for mistakes that training would hide; later batches wait for no comparison."""
         if self._seen == 0:
-            target = answers[TAPS[self.target]]
-            apart = (hidden.detach() - target).square().sum() / target.square().sum()
+            target = teacher_outputs[TAPS[self.target]]
+            apart = (student_tokens.detach() - target).square().sum() / target.square().sum()
             if apart < _EQUAL:
                 raise UserError(
-                    'SelfDistillMAE: student and teacher answer the same, so the teacher holds back nothing. The '
+                    'SelfDistillMAE: student and teacher output the same, so the teacher holds back nothing. The '
                     'student has to start from the weights that the teacher itself started from (student.checkpoint), '
                     "not from the teacher's own; load_from would replace them."
                 )
-        if THUMBNAIL in answers and self._seen < _CHECKED_BATCHES:
-            same = torch.isclose(thumbnails(inputs).float(), answers[THUMBNAIL], atol=1e-3).all()
+        if THUMBNAIL in teacher_outputs and self._seen < _CHECKED_BATCHES:
+            same = torch.isclose(thumbnails(inputs).float(), teacher_outputs[THUMBNAIL], atol=1e-3).all()
             if not same:
                 raise UserError(
-                    'SelfDistillMAE: the stored answers are for other pixels than these. They hold only while an image '
+                    'SelfDistillMAE: the stored features are of other pixels than these. They hold only while an image '
                     'looks the same every time: take random transforms (crop, flip, colour) out of train_pipeline, or '
                     'use a live vfd.Teacher. If the preparation of the images was changed, make the store again.'
                 )
@@ -178,7 +180,7 @@ class SelfDistillMAE(Distiller):
 
 
 def distance(student: Tensor, teacher: Tensor, reduction: Reduction = 'sum') -> Tensor:
-    """Squared L2 distance of hidden representations, reduced as the released code does.
+    """Compute the squared L2 distance of hidden representations, reduced as the released code does.
 
     Args:
         student: (B, ..., D).
@@ -194,5 +196,5 @@ def distance(student: Tensor, teacher: Tensor, reduction: Reduction = 'sum') -> 
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) as (B, 3, 4, 4): enough to tell whether a stored answer is for these pixels."""
+    """Reduce images (B, 3, H, W) to (B, 3, 4, 4): enough to check that stored features are of these pixels."""
     return F.adaptive_avg_pool2d(images, _THUMBNAIL_SIDE)

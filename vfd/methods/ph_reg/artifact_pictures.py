@@ -13,7 +13,7 @@ from vfd.visualization.theme import Theme, new_figure, style_axes, to_png
 
 @dataclass(frozen=True)
 class TokenMaps:
-    """What is drawn of one network.
+    """Values to draw of one network.
 
     Attributes:
         name: in the legend and at the rows.
@@ -27,7 +27,7 @@ class TokenMaps:
 
 
 def draw_artifacts(images: Sequence[Tensor], networks: Sequence[TokenMaps], theme: Theme) -> bytes:
-    """A histogram of token lengths over their median in the image, and for the first images their maps.
+    """Draw a histogram of token lengths over their median in the image, and maps of the first images.
 
     Args:
         images: the first images, (3, H, W) RGB in 0..255; one column each.
@@ -71,5 +71,5 @@ def draw_artifacts(images: Sequence[Tensor], networks: Sequence[TokenMaps], them
 
 
 def _largest(networks: Sequence[TokenMaps]) -> float:
-    """The 99th percentile of dissimilarity over all networks: one colour scale for all maps."""
+    """Return the 99th percentile of dissimilarity over all networks: one colour scale for all maps."""
     return max(float(np.percentile(1 - maps.cosine, 99)) for maps in networks) + 1e-9

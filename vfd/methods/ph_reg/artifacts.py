@@ -48,7 +48,7 @@ class Analysed:
     cosine: Tensor
 
     def summary(self) -> dict[str, Any]:
-        """The numbers of the report; counts are means over images."""
+        """Return the numbers of the report; counts are means over images."""
         statistics = token_norms(
             self.norms.flatten(1)[..., None]
         )  # a vector of one channel is its own length
@@ -119,7 +119,7 @@ def analyse_artifacts(
 
 
 def print_table(results: dict[str, Any]) -> None:
-    """The numbers of teacher and student side by side."""
+    """Print the numbers of teacher and student side by side."""
     table = Table(
         'measure', 'teacher', 'student',
         title=f'{results["images"]} images, target of {results["views"]} views', title_justify='left',
@@ -153,7 +153,7 @@ def _model(cfg: Config, checkpoint: str | Path | None) -> Any:
 def _look(
     cfg: Config, model: Any, folder: Path, names: list[str], views: int
 ) -> tuple[Analysed, Analysed, list[Tensor]]:
-    """Teacher and student on every image, and the first images (3, H, W) in 0..255, RGB."""
+    """Run teacher and student on every image; return also the first images (3, H, W) in 0..255, RGB."""
     pipeline = _pipeline(cfg)
     tap = model.teacher.taps[0]
     model.teacher.num_views = views
@@ -189,13 +189,11 @@ def _look(
 
 
 def _pipeline(cfg: Config) -> Compose:
-    """That of the training, with the centre in the place of the random crop."""
+    """Return the pipeline of the training, with a centre crop in the place of the random crop."""
     dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     steps = copy.deepcopy(dataset.get('pipeline') or [])
     if not steps:
-        raise UserError(
-            'the config has no train_dataloader.dataset.pipeline, which says how images are prepared'
-        )
+        raise UserError('the config has no train_dataloader.dataset.pipeline, which prepares the images')
     for step in steps:
         if str(step['type']).rpartition('.')[2] == 'RandomCrop':
             step['type'] = 'mmpretrain.CenterCrop'

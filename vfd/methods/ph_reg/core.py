@@ -9,7 +9,7 @@ _EPSILON = 1e-8  # added to norms, as the released code does, not a lower bound
 
 
 def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """One minus the mean cosine between tokens (released code).
+    """Compute one minus the mean cosine between tokens (released code).
 
     Args:
         student: (B, T, D).
@@ -24,7 +24,7 @@ def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def squared_loss(student: Tensor, teacher: Tensor, scale: float = 1.0) -> Tensor:
-    """``scale`` times the mean squared difference over images, tokens and channels; arguments as in `cosine_loss`."""
+    """Compute ``scale`` times the mean squared difference over images, tokens and channels, as `cosine_loss`."""
     student, teacher = _in_float(student, teacher)
     return scale * (teacher - student).square().mean()
 

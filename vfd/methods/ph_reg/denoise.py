@@ -42,12 +42,12 @@ TAP = 'dense'
 
 @MODELS.register_module()
 class DenseSource:
-    """A transformer with registers (or with none) as the network of a teacher that answers at ``dense``.
+    """A transformer with registers (or with none) as the network of a teacher with the tap ``dense``.
 
     Args:
-        network: config of a :class:`vfd.RegisterViT` or :class:`vfd.RegisterCLIP`. ``num_registers`` is 0 unless it
-            says otherwise. It loads files itself: positions of another grid are interpolated as its ``pos_interp``
-            says, whatever the teacher's ``resize_pos_embed``.
+        network: config of a :class:`vfd.RegisterViT` or :class:`vfd.RegisterCLIP`. ``num_registers`` is 0 unless it is
+            set there. It loads files itself: positions of another grid are interpolated by its ``pos_interp``,
+            whatever the teacher's ``resize_pos_embed``.
         taps: ``dense``, the patch tokens (B, T, D'), row by row.
         pretrained: take the published weights; :class:`vfd.Teacher` sets it.
     """
@@ -67,16 +67,16 @@ class DenseSource:
         if pretrained:
             self._need_registers('the published weights')
         if tuple(taps) != (TAP,):
-            raise UserError(f'{self.name} answers at "{TAP}", not at {", ".join(taps)}')
+            raise UserError(f'{self.name} has the tap "{TAP}", not {", ".join(taps)}')
         self.normalization = Normalization.from_unit(self.network.mean, self.network.std)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the answers depend on beside weights and images; goes into the teacher's fingerprint."""
+        """Settings that change the features, beside weights and images; part of the teacher's fingerprint."""
         return self.network.settings
 
     def load(self, file: StateFile) -> LoadReport:
-        """Fill the network; :class:`vfd.Teacher` asks.
+        """Load the network's weights; :class:`vfd.Teacher` calls this.
 
         Raises:
             UserError: a tensor is missing or of another shape, or the file has another number of registers.
@@ -107,11 +107,11 @@ class DenoisedTeacher(Teacher):
         source: config of the network: :class:`DenseSource`, or any source of :mod:`vfd.teachers` with a ``stage.<k>``
             tap of a transformer.
         checkpoint: as in :class:`vfd.Teacher`.
-        taps: one tap, whose answer is (B, T, D) or a map (B, D, h, w).
+        taps: one tap, whose features are (B, T, D) or a map (B, D, h, w).
         num_views: N; 10 as published. 1 gives the features of the image as it is.
         shift_frac: largest shift over the side of the image.
         offset_sampling: ``fps`` or ``uniform``, see :func:`~vfd.methods.ph_reg.views.sample_views`.
-        chunk: views that run at once. Memory grows with it; the answer does not depend on it. None: on a
+        chunk: views that run at once. Memory grows with it; the result does not depend on it. None: on a
             CPU as many as have 2048 patches together (1 at 518 px), 32 elsewhere.
         kwargs: the other settings of :class:`vfd.Teacher` (``dtype``, ``compile``, ``input_size`` ...).
 
@@ -144,7 +144,7 @@ class DenoisedTeacher(Teacher):
                 f'DenoisedTeacher: offset_sampling={offset_sampling!r}{hint}; one of {", ".join(SAMPLINGS)}'
             )
         if len(taps) != 1:
-            raise UserError(f'DenoisedTeacher: taps={list(taps)}; it averages the answers at one tap')
+            raise UserError(f'DenoisedTeacher: taps={list(taps)}; it averages the features of one tap')
         super().__init__(source, checkpoint, taps, **kwargs)
         self.num_views = num_views
         self.shift_frac = shift_frac
@@ -174,21 +174,21 @@ class DenoisedTeacher(Teacher):
             return {tap: denoise(self.network, images, views, white, self.chunk, self._dense_of)}
 
         def features(shown: Tensor) -> Tensor:
-            answer = super(DenoisedTeacher, self).extract(shown)[tap]
-            assert isinstance(answer, Tensor)
-            return answer.flatten(2).transpose(1, 2) if answer.ndim == 4 else answer
+            output = super(DenoisedTeacher, self).extract(shown)[tap]
+            assert isinstance(output, Tensor)
+            return output.flatten(2).transpose(1, 2) if output.ndim == 4 else output
 
         return {tap: denoise_images(features, images, views, white, self.patch_size, self.chunk)}
 
     def undenoised(self, images: Tensor) -> dict[str, Any]:
-        """Compute the features of the images as they are, for comparison; arguments and answer as of a call."""
+        """Compute the features of the images as they are, for comparison; arguments and result as of a call."""
         single = copy.copy(self)
         single.num_views = 1
         return single(images, seed=torch.zeros(len(images), 3, dtype=torch.long))
 
     @property
     def view_settings(self) -> dict[str, Any]:
-        """How views are drawn, in plain types."""
+        """Settings of the views, in plain types."""
         return {name: getattr(self, name) for name in ('num_views', 'shift_frac', 'offset_sampling')}
 
     def fingerprint(self) -> dict[str, Any]:
@@ -203,7 +203,7 @@ class DenoisedTeacher(Teacher):
         return {**super().summary(), 'views': shown}
 
     def views(self, images: Tensor, seeds: Tensor) -> Views:
-        """The views (B, N, ...) that ``seeds`` (B, 3) make of images (B, 3, H, W)."""
+        """Draw the views (B, N, ...) of images (B, 3, H, W) from ``seeds`` (B, 3)."""
         grid = _grid(images, self.patch_size)
         each = [
             sample_views(grid, self.num_views, self.shift_frac, row, self.offset_sampling)
@@ -221,10 +221,10 @@ def denoise(
     chunk: int | None = None,
     dense_of: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """The mean over views, which are gathered as tokens; equal views are computed once and count as often as drawn.
+    """Average over views, which are gathered as tokens; equal views are computed once and count as often as drawn.
 
     Args:
-        network: answers for embedded patches.
+        network: outputs features of embedded patches.
         images: (B, 3, H, W), normalised.
         views: (B, N, ...).
         fill: (3,), the normalised colour of what is outside an image: white.
@@ -238,47 +238,51 @@ def denoise(
     dense_of = network.dense_of if dense_of is None else dense_of
     table = network.patch_table(images, fill)  # (B, 2T + 1, D)
 
-    def ask(image: list[int], some: Views) -> Tensor:
+    def extract(image: list[int], some: Views) -> Tensor:
         index = token_index(grid, some, images.device)
         return dense_of(table[torch.tensor(image, device=images.device)[:, None], index], grid)
 
-    return _average(ask, len(images), grid, views, chunk or _chunk(images.device, grid))
+    return _average(extract, len(images), grid, views, chunk or _chunk(images.device, grid))
 
 
 @torch.no_grad()
 def denoise_images(
-    ask: Callable[[Tensor], Tensor],
+    extract: Callable[[Tensor], Tensor],
     images: Tensor,
     views: Views,
     fill: Tensor,
     patch_size: int,
     chunk: int | None = None,
 ) -> Tensor:
-    """As `denoise`, for any function of images: (V, 3, H, W) to (V, T, D). The views are made as images."""
+    """Average as `denoise`, for any function of images: (V, 3, H, W) to (V, T, D). The views are made as images."""
 
-    def ask_views(image: list[int], some: Views) -> Tensor:
-        return ask(shift_images(images[image], some, patch_size, fill))
+    def extract_views(image: list[int], some: Views) -> Tensor:
+        return extract(shift_images(images[image], some, patch_size, fill))
 
     grid = _grid(images, patch_size)
-    return _average(ask_views, len(images), grid, views, chunk or _chunk(images.device, grid))
+    return _average(extract_views, len(images), grid, views, chunk or _chunk(images.device, grid))
 
 
 def _average(
-    ask: Callable[[list[int], Views], Tensor], images: int, grid: tuple[int, int], views: Views, chunk: int
+    extract: Callable[[list[int], Views], Tensor],
+    images: int,
+    grid: tuple[int, int],
+    views: Views,
+    chunk: int,
 ) -> Tensor:
     average = ViewAverage(images, grid)
     for image, some, times in _different(views, chunk):
-        average.add(ask(image, some).unflatten(1, grid), image, some, times)
+        average.add(extract(image, some).unflatten(1, grid), image, some, times)
     return average.mean()
 
 
 def _chunk(device: torch.device, grid: tuple[int, int]) -> int:
-    """How many views at once are fastest (CPU: see benchmarks/results/bench_ph_reg.md)."""
+    """Return how many views at once are fastest (CPU: see benchmarks/results/bench_ph_reg.md)."""
     return min(32, max(1, 2048 // (grid[0] * grid[1]))) if device.type == 'cpu' else 32
 
 
 def _different(views: Views, chunk: int) -> Iterator[tuple[list[int], Views, list[int]]]:
-    """All different views of a batch, some at a time: their images, they themselves, how often each was drawn."""
+    """Yield the different views of a batch, some at a time: their images, the views, how often each was drawn."""
     images, count = views.flips.shape
     rows = torch.cat(
         [
@@ -309,7 +313,7 @@ def _grid(images: Tensor, patch_size: int) -> tuple[int, int]:
 
 
 def _patch_size(network: nn.Module, name: str) -> int:
-    """The patch size of a transformer; everything else has no patches to shift by."""
+    """Return the patch size of a transformer; everything else has no patches to shift by."""
     size = getattr(network, 'patch_size', None) or getattr(
         getattr(network, 'patch_embed', None), 'patch_size', None
     )

@@ -1,4 +1,4 @@
-"""Show what registers change in the dense features of a transformer: from a config and a checkpoint of its training."""
+"""Show how registers change the dense features of a transformer: from a config and a checkpoint of its training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PREPROCESSOR = {
 
 
 class RegisterInferencer:
-    """Compares a transformer, its denoised features, and its twin with registers.
+    """Compares a transformer, its denoised features, and the transformer with registers.
 
     Args:
         config: of a training with ``vfd.PHReg``.
@@ -114,7 +114,7 @@ class RegisterInferencer:
 
 
 def _whole_patches(pixels: np.ndarray, short: int, patch: int) -> np.ndarray:
-    """Resized so that the short side is about ``short`` and both are whole patches."""
+    """Resize so that the short side is about ``short`` and both are whole patches."""
     scale = short / min(pixels.shape[:2])
     rows, columns = (max(1, round(side * scale / patch)) * patch for side in pixels.shape[:2])
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC

@@ -1,8 +1,8 @@
-"""PH-Reg: a trained vision transformer gets register tokens and learns its own denoised features.
+"""PH-Reg: a trained vision transformer gets register tokens and is trained on its own denoised features.
 
 Paper: "Vision Transformers with Self-Distilled Registers", NeurIPS 2025, arXiv 2505.21501. The teacher is the
 transformer as it is, averaged over shifted and mirrored views; the student is the same transformer with registers, and
-sees the image. No labels are read. In a config::
+gets the image. No labels are read. In a config::
 
     model = dict(
         type='vfd.PHReg',
@@ -77,7 +77,7 @@ class PHReg(Distiller):
             self._start_from_teacher()
 
     def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
-        """How far the student's patches are from the denoised ones.
+        """Compute the distance of the student's patches from the denoised ones.
 
         Args:
             inputs: (B, 3, H, W), preprocessed; H and W are multiples of the patch size.
@@ -119,7 +119,7 @@ class PHReg(Distiller):
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list[BaseDataElement]:
-        """The student's dense features.
+        """Compute the student's dense features.
 
         Args:
             inputs: (B, 3, H, W), preprocessed.

@@ -33,7 +33,7 @@ class RegisterMaps:
 
 
 def draw_register_maps(maps: RegisterMaps, theme: Theme) -> bytes:
-    """Input and denoised target; features and lengths of tokens of the teacher; the same of the student.
+    """Draw input and denoised target; features and lengths of tokens of the teacher; the same of the student.
 
     Features are coloured by their principal components over the three maps together: equal colours mean alike features.
     The lengths of teacher and student have one scale.

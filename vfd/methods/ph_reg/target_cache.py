@@ -1,6 +1,6 @@
-"""The denoised targets of a fixed set of images are computed once.
+"""Compute the denoised targets of a fixed set of images once.
 
-NOT the published training, in which every epoch sees another crop and other views: here each image has one crop and one
+NOT the published training, in which every epoch has another crop and other views: here each image has one crop and one
 set of views. It saves the teacher, about four fifths of every step. In a config::
 
     custom_hooks = [dict(type='vfd.DenoisedCacheHook', store='work_dirs/<name>/targets')]
@@ -57,7 +57,7 @@ class DenoisedCacheHook(TeacherOutputCacheHook):
         patches = images.shape[-2:].numel() // model.teacher.patch_size**2
         return {model.tap: ('float16', (patches, model.student.out_channels))}
 
-    def ask(self, model: Any, images: Tensor, numbers: list[int]) -> dict[str, np.ndarray]:
+    def compute(self, model: Any, images: Tensor, numbers: list[int]) -> dict[str, np.ndarray]:
         """See the base class; the views of an image depend on the seed and on its number alone."""
         seeds = draw_seeds(max(numbers) + 1, torch.Generator().manual_seed(self.seed))[numbers]
         return {model.tap: model.teacher(images, seed=seeds)[model.tap].half().cpu().numpy()}

@@ -33,17 +33,17 @@ class Views(NamedTuple):
 
 
 def draw_seeds(images: int, generator: torch.Generator | None = None) -> Tensor:
-    """Seeds (B, 3) for the views of ``images`` images, from torch's own generator where none is given."""
+    """Draw seeds (B, 3) for the views of ``images`` images, from torch's own generator where none is given."""
     return torch.randint(0, 2**31 - 1, (images, _SEEDS), generator=generator)
 
 
 def reach(grid: tuple[int, int], shift_frac: float) -> tuple[int, int]:
-    """The largest shift in patches, down and right: ``round(shift_frac * side)``, halves to even."""
+    """Return the largest shift in patches, down and right: ``round(shift_frac * side)``, halves to even."""
     return round(shift_frac * grid[0]), round(shift_frac * grid[1])
 
 
 def draw_pool(limits: tuple[int, int], count: int, seed: int) -> np.ndarray:
-    """``count`` random shifts (count, 2), uniform on the whole numbers from -limit to limit.
+    """Draw ``count`` random shifts (count, 2), uniform on the whole numbers from -limit to limit.
 
     Args:
         limits: largest shift down and right.
@@ -55,7 +55,7 @@ def draw_pool(limits: tuple[int, int], count: int, seed: int) -> np.ndarray:
 
 
 def farthest_points(pool: np.ndarray, count: int, first: int) -> np.ndarray:
-    """Indices (count,) of points that lie far apart: each is the farthest from all before it.
+    """Return indices (count,) of points that lie far apart: each is the farthest from all before it.
 
     A pool with fewer than ``count`` different points gives repeated ones.
 
@@ -75,13 +75,13 @@ def farthest_points(pool: np.ndarray, count: int, first: int) -> np.ndarray:
 
 
 def first_point(pool_size: int, seed: int) -> int:
-    """Where `farthest_points` starts, drawn by a generator of torch of its own."""
+    """Draw where `farthest_points` starts, with a generator of torch of its own."""
     generator = torch.Generator().manual_seed(seed)
     return int(torch.randint(0, pool_size, (1,), generator=generator))
 
 
 def draw_flips(count: int, seed: int) -> np.ndarray:
-    """Whether each view is mirrored, (count,) of 0 and 1; the first is not."""
+    """Draw whether each view is mirrored, (count,) of 0 and 1; the first is not."""
     flips = np.random.default_rng(seed).integers(0, 2, count)
     flips[0] = 0
     return flips
@@ -94,7 +94,7 @@ def sample_views(
     seeds: Sequence[int],
     sampling: Sampling = 'fps',
 ) -> Views:
-    """Random views of one image. The first is the image itself.
+    """Draw random views of one image. The first is the image itself.
 
     Args:
         grid: (h, w) patches of the image.
@@ -102,7 +102,7 @@ def sample_views(
         shift_frac: largest shift over the side of the grid; 0.15 as published.
         seeds: three numbers: of the shifts, of the flips, of the first shift taken.
         sampling: ``fps`` takes the N of 10 N random shifts that lie farthest apart, corners first, as the released
-            code does; ``uniform`` takes N random shifts, as the paper's text says [ours: of whole patches].
+            code does; ``uniform`` takes N random shifts, as in the paper's text [ours: of whole patches].
 
     Returns:
         N views.
@@ -119,7 +119,7 @@ def sample_views(
 
 
 def shift_images(images: Tensor, views: Views, patch_size: int, fill: Tensor) -> Tensor:
-    """The views as images.
+    """Make the views as images.
 
     Args:
         images: (V, C, H, W), one for each view.
@@ -140,7 +140,7 @@ def shift_images(images: Tensor, views: Views, patch_size: int, fill: Tensor) ->
 
 
 def source_index(grid: tuple[int, int], views: Views, device: torch.device | str = 'cpu') -> Tensor:
-    """Where each patch of each view comes from: (V, 2, h, w) long, row and column; -1 outside the image."""
+    """Return where each patch of each view comes from: (V, 2, h, w) long, row and column; -1 outside the image."""
     height, width = grid
     shifts, flips = views.shifts.to(device), views.flips.to(device)
     rows = torch.arange(height, device=device) + shifts[:, :1]  # (V, h)
@@ -152,7 +152,7 @@ def source_index(grid: tuple[int, int], views: Views, device: torch.device | str
 
 
 def token_index(grid: tuple[int, int], views: Views, device: torch.device | str = 'cpu') -> Tensor:
-    """Where each patch of each view lies in a table of the T patches of an image, those of its mirror image, and white.
+    """Index each patch of each view in a table of an image's T patches, those of its mirror image, and white.
 
     The mirror image's patches are in its own order: the patch that a mirrored view shows of column c is its column
     w - 1 - c.
@@ -169,7 +169,7 @@ def token_index(grid: tuple[int, int], views: Views, device: torch.device | str 
 
 
 class ViewAverage:
-    """The mean, at every patch of every image, of what the views say of it.
+    """The mean, at every patch of every image, of the views' features there.
 
     Args:
         images: B.
@@ -201,12 +201,12 @@ class ViewAverage:
             self.counts[to] += times[view]
 
     def mean(self) -> Tensor:
-        """(B, h*w, D), row by row."""
+        """Return the means (B, h*w, D), row by row."""
         assert self.sums is not None and bool((self.counts > 0).all()), 'the first view is the image itself'
         return (self.sums / self.counts.to(self.sums)[..., None]).flatten(1, 2)
 
 
 def _overlap(size: int, shift: int) -> slice:
-    """The places i of ``size`` for which i + shift is one too."""
+    """Return the places i of ``size`` for which i + shift is one too."""
     first = min(max(0, -shift), size)
     return slice(first, max(first, size - max(0, shift)))

@@ -34,7 +34,7 @@ MODELS.register_module(module=FeatureDistanceLoss)
 
 @MODELS.register_module()
 class SSLDDistiller(Distiller):
-    """Trains ``student`` to answer as ``teacher`` does.
+    """Trains ``student`` to output what ``teacher`` outputs.
 
     Args:
         student: config of a classifier whose ``tensor`` mode gives logits (mmpretrain's ``TimmClassifier`` and
@@ -88,7 +88,7 @@ class SSLDDistiller(Distiller):
         self._freeze(train_only)
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
-        """The student's distance from the teacher on one batch.
+        """Compute the student's distance from the teacher on one batch.
 
         Args:
             inputs: (B, 3, H, W), preprocessed.
@@ -112,14 +112,14 @@ class SSLDDistiller(Distiller):
             module.eval()
         return self
 
-    def _teacher_bn(self, asked: str | None, in_config: str | None) -> str:
-        if asked not in (None, 'train', 'eval'):
-            raise UserError(f'SSLDDistiller: teacher_bn={asked!r} is not one of "train", "eval".')
-        if asked and in_config and asked != in_config:
+    def _teacher_bn(self, given: str | None, in_config: str | None) -> str:
+        if given not in (None, 'train', 'eval'):
+            raise UserError(f'SSLDDistiller: teacher_bn={given!r} is not one of "train", "eval".')
+        if given and in_config and given != in_config:
             raise UserError(
-                f'SSLDDistiller: teacher_bn="{asked}", but the teacher config says bn="{in_config}".'
+                f'SSLDDistiller: teacher_bn="{given}", but the teacher config says bn="{in_config}".'
             )
-        wanted = asked or in_config or self.teacher.card.bn
+        wanted = given or in_config or self.teacher.card.bn
         if wanted == 'train' and not self.teacher.has_batch_norm:
             raise UserError('SSLDDistiller: teacher_bn="train", but the teacher has no batch norm.')
         return wanted or ('train' if self.teacher.has_batch_norm else 'eval')

@@ -19,7 +19,7 @@ Batch = tuple[Tensor, Tensor]  # images (B, 3, H, W), labels (B,)
 
 
 def noise_batches(count: int, batch_size: int, input_size: int, num_classes: int, seed: int) -> list[Batch]:
-    """Standard normal images with labels drawn evenly."""
+    """Draw standard normal images with labels drawn evenly."""
     generator = torch.Generator().manual_seed(seed)
     return [
         (
@@ -31,7 +31,7 @@ def noise_batches(count: int, batch_size: int, input_size: int, num_classes: int
 
 
 def training_batches(cfg: Config, count: int, batch_size: int, seed: int) -> tuple[list[Batch], int]:
-    """Batches of ``train_dataloader``'s data set, as the model of the config would see them.
+    """Load batches of ``train_dataloader``'s data set, as the model of the config would see them.
 
     Args:
         cfg: the config; its default scope is set.
@@ -82,7 +82,7 @@ def _prepared(samples: list[dict], preprocessor: Any) -> Batch:
 
 
 def digest(batches: list[Batch]) -> str:
-    """What tells two sets of batches apart."""
+    """Return a digest that differs for different batches."""
     sha = hashlib.sha256()
     for images, labels in batches:
         sha.update(images.contiguous().numpy().tobytes())

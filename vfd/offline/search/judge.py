@@ -1,4 +1,4 @@
-"""Limits and scores of candidates during a search, with everything that was refused counted."""
+"""Limits and scores of candidates during a search; refused candidates are counted."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vfd.offline.search.record import ScoreRecord, StoredScores
 from vfd.offline.search.settings import SIZES, SearchSettings
 
 INVALID = float('-inf')
-FAILURES = ('failed', 'unknown')  # kinds of refusal that nobody asked for by a limit
+FAILURES = ('failed', 'unknown')  # kinds of refusal that no limit caused
 
 
 @dataclass
 class Candidate:
-    """What is known of a candidate that was scored.
+    """A scored candidate.
 
     Attributes:
         name: the candidate.
@@ -37,13 +37,13 @@ class Candidate:
     same_as: str = ''
 
     def mean(self, scorer: str) -> float:
-        """Mean of a score over the seeds."""
+        """Return the mean of a score over the seeds."""
         values = self.scores[scorer]
         return sum(values) / len(values)
 
 
 class Judge:
-    """Admits candidates and scores them, once each; of those with the same graph the first one.
+    """Checks candidates and scores them, once each; of those with the same graph the first one.
 
     Args:
         space: the search space.
@@ -69,15 +69,15 @@ class Judge:
         self._scored: dict[str, str] = {}  # graph -> the first candidate that has it
 
     def is_feasible(self, candidate: str) -> bool:
-        """Whether a candidate is alive, can be built and keeps the limits."""
+        """Return whether a candidate is valid, can be built and keeps the limits."""
         if candidate not in self._admitted:
             self._admitted[candidate] = self._admit(candidate)
         return self._admitted[candidate]
 
     def evaluate(self, candidate: str) -> float:
-        """Mean of the first score; minus infinity for one that cannot be scored.
+        """Return the mean of the first score; minus infinity for one that cannot be scored.
 
-        Not every searcher asks for admission first: the released evolution checks its first member alone.
+        Not every searcher checks :meth:`is_feasible` first: the released evolution checks its first member alone.
         """
         known = self._cost(candidate)
         if known is None:
@@ -99,11 +99,11 @@ class Judge:
         return known.mean(first) if first != 'rank' else 0.0  # known when all are, see ranking.py
 
     def failures(self) -> dict[str, str]:
-        """Candidate that could not be built or scored -> what was said."""
+        """Return candidate that could not be built or scored -> message."""
         return {one: self.reasons[one] for one, kind in self.refused.items() if kind in FAILURES}
 
     def counts(self) -> Counter[str]:
-        """Kind of refusal -> candidates."""
+        """Return kind of refusal -> number of candidates."""
         return Counter(self.refused.values())
 
     def _admit(self, candidate: str) -> bool:
@@ -121,12 +121,12 @@ class Judge:
         return True
 
     def _cost(self, candidate: str) -> Candidate | None:
-        """What is known of a candidate before it is scored; None for one that cannot be built."""
+        """Return the sizes of a candidate before it is scored; None for one that cannot be built."""
         if candidate not in self._costs:
             try:
                 cost = self.space.cost(candidate)
                 self._costs[candidate] = Candidate(candidate, cost.flops, cost.params)
-            except Exception as error:  # whatever a library says of a network that it cannot build
+            except Exception as error:  # whatever a library raises for a network that it cannot build
                 self._refuse(candidate, 'failed', _said(error))
                 self._costs[candidate] = None
         return self._costs[candidate]
@@ -149,7 +149,7 @@ class Judge:
         return True
 
     def _shared(self, candidate: str) -> dict[str, Any]:
-        """The scores of a candidate with the same graph, if one has any: untrained, both differ by chance alone."""
+        """Return the scores of a candidate with the same graph, if any: untrained, both differ by chance alone."""
         same = self._scored.get(self.space.graph_key(candidate))
         return {'scores': self.record.entries[same]['scores'], 'same_as': same} if same else {}
 

@@ -1,4 +1,4 @@
-"""What a search's config asks for, built and checked."""
+"""Build and check the parts of a search's config."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class SearchContext:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the scores."""
+        """Values that decide the scores."""
         settings = self.settings
         return {
             'space': settings.space, 'teacher': self.teacher, 'scorers': list(settings.computed_scorers),
@@ -62,7 +62,7 @@ class SearchContext:
         }  # fmt: skip
 
     def scorer(self) -> Any:
-        """The ``StudentScorer``; the teacher is asked here. ``cuda`` means this rank's device."""
+        """Build the ``StudentScorer``, which runs the teacher. ``cuda`` means this rank's device."""
         settings, local = self.settings, os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', 0))
         return TASK_UTILS.build(
             {'type': 'vfd.StudentScorer'},
@@ -77,11 +77,11 @@ class SearchContext:
         )
 
     def described(self) -> str:
-        """What is scored, in a line."""
+        """Describe what is scored, in a line."""
         settings = self.settings
         counts = sorted({len(images) for images, _ in self.batches})
         images = f'{counts[0]} to {counts[-1]}' if len(counts) > 1 else str(counts[0])
-        fewer = f'; {settings.batch_size} were asked for' if counts != [settings.batch_size] else ''
+        fewer = f'; {settings.batch_size} were requested' if counts != [settings.batch_size] else ''
         return (
             f'{", ".join(settings.scorers)}: {settings.seeds} seed(s) x {images} images ({settings.images}{fewer}), '
             f'{settings.init} weights; scores: {self.folder}'
@@ -89,7 +89,7 @@ class SearchContext:
 
 
 def read_config(config: str | Path | Config, options: dict[str, Any] | None) -> Config:
-    """A search's config with the options merged over it; one that is loaded already stays as it is."""
+    """Read a search's config and merge the options over it; one that is loaded already stays as it is."""
     if not isinstance(config, Config):
         return load_config(config, options)
     merged = copy.deepcopy(config)
@@ -123,7 +123,7 @@ def prepare(cfg: Config, work_dir: str | Path | None) -> SearchContext:
 
 
 def _built(key: str, config: Mapping[str, Any], method: str) -> Any:
-    """The space or the searcher; what it is tells one of its methods."""
+    """Build the space or the searcher; one of its methods identifies which it is."""
     kind = config.get('type')
     found = TASK_UTILS.get(kind) if isinstance(kind, str) else None
     if not hasattr(found, method):
@@ -141,7 +141,7 @@ def _built(key: str, config: Mapping[str, Any], method: str) -> Any:
 
 
 def _surroundings(device: str) -> dict[str, Any]:
-    """What else changes the numbers: the kind of device, and the libraries that make and run the networks."""
+    """Return what else changes the numbers: the kind of device, and the libraries that make and run the networks."""
     chosen = torch.device(device)
     kind = torch.cuda.get_device_name(chosen) if chosen.type == 'cuda' else chosen.type
     installed = compat.status()

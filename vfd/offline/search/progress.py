@@ -1,4 +1,4 @@
-"""What the user sees while candidates are scored."""
+"""Plan and progress of the scoring of candidates."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ SEED_BYTES = 200  # of a candidate's line in the record, about
 
 
 class SearchProgress:
-    """A plan as soon as the first candidate has told how long one takes, then the progress.
+    """A plan as soon as the first candidate was timed, then the progress.
 
     Args:
         step: of the search.
-        total: candidates that will be asked for.
+        total: candidates that will be scored.
         known: those of them whose scores an earlier run has stored.
         seeds: scores a candidate.
     """
@@ -29,7 +29,7 @@ class SearchProgress:
         self._begin = time.perf_counter()
 
     def count(self, candidate: str) -> None:
-        """A candidate has its score."""
+        """Count a candidate that has its score."""
         if candidate in self.known:  # counted from the start, once
             self.known.discard(candidate)
             return

@@ -1,4 +1,4 @@
-"""From scores to a ranking."""
+"""Rank candidates by their scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vfd.offline.search.judge import Candidate, Judge
 
 
 def rank(judge: Judge, scorer: str) -> list[Candidate]:
-    """Scored candidates, best first; equal scores in the order of their names, shared ones behind their origin.
+    """Rank scored candidates, best first; equal scores by their names, shared ones behind their origin.
 
     ``rank`` gets its scores here: for every seed the mean over the semantic and the relation metric of the rank among
     all candidates (the largest is the best), so that both weigh equally.
@@ -27,7 +27,7 @@ def rank(judge: Judge, scorer: str) -> list[Candidate]:
 
 
 def rank_combined(parts: Sequence[Sequence[Sequence[float]]]) -> np.ndarray:
-    """Scores that weigh equally.
+    """Combine scores so that they weigh equally.
 
     Args:
         parts: arrays (n, seeds) of scores, larger is better.

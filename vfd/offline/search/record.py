@@ -28,7 +28,7 @@ CUT_OFF = re.compile(rb'[0-9a-f]{0,8}( (\{.*)?)?', re.DOTALL)  # the beginning o
 
 
 class ScoreRecord:
-    """An append-only file of JSON lines, each with its checksum; the first line says what was searched for.
+    """An append-only file of JSON lines, each with its checksum; the first line holds the search's fingerprint.
 
     A last line that a kill has cut is dropped. A file that is damaged, that another process is writing, or that
     belongs to other settings, another teacher or other images is refused. What is marked ``again`` (a failure that
@@ -68,7 +68,7 @@ class ScoreRecord:
         self.entries[entry['candidate']] = entry
 
     def refresh(self) -> None:
-        """Take in what the records of other ranks say by now."""
+        """Read the current records of other ranks."""
         for path in record_paths(self.path.parent):
             if path != self.path:
                 head, entries, _ = read_record(path)
@@ -91,7 +91,7 @@ class ScoreRecord:
 
 
 class StoredScores:
-    """All records of a folder, to be looked at only.
+    """All records of a folder, read-only.
 
     Args:
         folder: of the search.
@@ -110,23 +110,23 @@ class StoredScores:
             self.entries = {**entries, **self.entries}
 
     def add(self, entry: Entry) -> None:
-        """Refused: what would be added is missing."""
+        """Raise: what would be added is missing."""
         raise UserError(f'{self.folder}: the record lacks {entry["candidate"]}. Run the search again.')
 
 
 def record_path(folder: Path, rank: int, world_size: int) -> Path:
-    """The record of a rank."""
+    """Return the path of a rank's record."""
     name = 'scores' if world_size == 1 else shard_name(rank, world_size).replace('shard', 'scores')
     return folder / f'{name}.jsonl'
 
 
 def record_paths(folder: Path) -> list[Path]:
-    """The records of all ranks, however many there were."""
+    """Return the paths of the records of all ranks, however many there were."""
     return sorted(folder.glob('scores*.jsonl'))
 
 
 def read_record(path: Path) -> tuple[Entry | None, dict[str, Entry], int]:
-    """What was searched for (None in an empty file), what is known by candidate, and the length of whole lines.
+    """Read the head (None in an empty file), the entries by candidate, and the length of whole lines.
 
     Raises:
         UserError: a line is no line of a record, or was changed.
@@ -143,7 +143,7 @@ def read_record(path: Path) -> tuple[Entry | None, dict[str, Entry], int]:
 
 
 def _kept(entry: Entry) -> Entry:
-    """What a later run believes."""
+    """Return what a later run uses of an entry."""
     if entry.get('again'):
         return {name: value for name, value in entry.items() if name not in ('scores', 'reason', 'again')}
     return entry

@@ -1,4 +1,4 @@
-"""What a search tells: the ranking beside what size alone would say, and how scores and accuracies agree."""
+"""Report of a search: the ranking beside that by size alone, and how scores and accuracies agree."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WIDTH = 130  # columns where there is no terminal, if that is enough
 
 
 def correlation_rows(ranking: Sequence[Candidate], scorers: Sequence[str]) -> list[dict[str, Any]]:
-    """How every score, and size alone, agrees with the known accuracies.
+    """Compute how every score, and size alone, agrees with the known accuracies.
 
     Returns:
         One row a score and baseline: ``tau``, ``rho`` (mean and deviation over the seeds), ``tau_at_params`` and
@@ -76,7 +76,7 @@ def correlation_rows(ranking: Sequence[Candidate], scorers: Sequence[str]) -> li
 
 
 def ranking_json(result: SearchResult, settings: SearchSettings, bad: int) -> dict[str, Any]:
-    """Everything of the report in plain values."""
+    """Return the whole report in plain values."""
     candidates = []
     for place, one in enumerate(result.ranking, 1):
         scores = {
@@ -106,7 +106,7 @@ def ranking_json(result: SearchResult, settings: SearchSettings, bad: int) -> di
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it, which knows no NaN: null."""
+    """Convert to plain JSON: NaN becomes null."""
     if isinstance(value, dict):
         return {name: _plain(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -115,7 +115,7 @@ def _plain(value: Any) -> Any:
 
 
 def print_report(result: SearchResult, settings: SearchSettings) -> None:
-    """The tables in the terminal."""
+    """Print the tables in the terminal."""
     tables = [_ranking_table(result, settings)]
     if result.correlations:
         tables.append(_correlation_table(result.correlations))
@@ -201,7 +201,7 @@ def _correlation_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def failure_lines(result: SearchResult, bad: int) -> list[str]:
-    """What was refused, counted, with examples of failures."""
+    """Return what was refused, counted, with examples of failures."""
     lines = [f'{count} candidate(s) not ranked: {kind}' for kind, count in sorted(result.refused.items())]
     lines += [f'  {name}: {reason}' for name, reason in list(result.failures.items())[:EXAMPLES]]
     if bad:

@@ -29,7 +29,7 @@ from vfd.visualization.theme import LIGHT
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
         ranking: candidates, best first.
@@ -157,7 +157,7 @@ def _score(parts: SearchContext, judge: Judge, record: ScoreRecord, step: Step) 
 
 
 def _plan(parts: SearchContext, judge: Judge) -> list[str]:
-    """The candidates that will be scored; of a space that is listed the refused ones count as looked at too."""
+    """Return the candidates that will be scored; of a listed space the refused ones count as looked at too."""
     listed = parts.space.candidates()
     total = parts.searcher.total(parts.space)
     with Progress('checking candidates', total if listed is None else len(listed)) as progress:
@@ -172,7 +172,7 @@ def _plan(parts: SearchContext, judge: Judge) -> list[str]:
 
 
 def _walk(parts: SearchContext, judge: Judge, evaluate: Callable[[str], float]) -> None:
-    """The whole search in one process."""
+    """Run the whole search in one process."""
     rng = random.Random(parts.settings.seed)
     history = parts.searcher.run(parts.space, evaluate, judge.is_feasible, rng)
     total = parts.searcher.total(parts.space)
@@ -181,7 +181,7 @@ def _walk(parts: SearchContext, judge: Judge, evaluate: Callable[[str], float]) 
 
 
 def _result(parts: SearchContext, judge: Judge, seconds: float, files: dict[str, Path]) -> SearchResult:
-    """From scores to a ranking."""
+    """Rank the scored candidates and collect the report's rows."""
     if not judge.found:
         kinds = ', '.join(f'{count} {kind}' for kind, count in judge.counts().most_common()) or 'none drawn'
         example = next(iter([*judge.failures().values(), *judge.reasons.values()]), '')
@@ -205,7 +205,7 @@ def _ranking_text(result: SearchResult, parts: SearchContext) -> str:
 
 
 def _winner_text(result: SearchResult, parts: SearchContext) -> str | None:
-    """None where the config does not say how to train."""
+    """Return the winner's config as text; None where the config does not define the training."""
     if parts.cfg.get('train_cfg') is None:
         return None
     return winner_config(parts.cfg, parts.space.student(result.ranking[0].name))

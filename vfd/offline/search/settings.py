@@ -16,7 +16,7 @@ LIMITS = ('flops', 'params', 'latency_ms')
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What to search for, where and how.
+    """Settings of a search.
 
     Attributes:
         space: config of a search space (``vfd.CifarResNetSpace``, ``vfd.NASBench201Space``, ``vfd.PlainNetSpace``,
@@ -54,10 +54,10 @@ class SearchSettings:
 
     @classmethod
     def read(cls, config: Mapping[str, Any] | None) -> SearchSettings:
-        """From the config's ``search``.
+        """Read the config's ``search``.
 
         Raises:
-            UserError: it is not there, says what nobody reads, or has values that make no sense.
+            UserError: it is not there, has unknown keys, or has values that make no sense.
         """
         if config is None:
             raise UserError('the config has no search=dict(space=..., ...): see configs/diswot/search_*.py')
@@ -110,7 +110,7 @@ class SearchSettings:
 
     @property
     def computed_scorers(self) -> tuple[str, ...]:
-        """The scores that a network is asked for; ``rank`` comes from two of them."""
+        """The scores that are computed of a network; ``rank`` comes from two of them."""
         wanted = [name for name in self.scorers if name not in ('rank', *SIZES)]
         if 'rank' in self.scorers:
             wanted += ['semantic', 'relation']

@@ -8,12 +8,12 @@ from mmengine.config import Config
 
 from vfd.apis.check import TOP_LEVEL_KEYS
 
-# What a student's config says of training and not of the network.
+# Keys of a student's config about training and not about the network.
 _OF_TRAINING = ('loss', 'train_cfg', 'with_cp', 'data_preprocessor', 'init_cfg')
 
 
 def winner_config(cfg: Config, student: dict[str, Any]) -> str:
-    """The search's config with the winner as its student: a whole config that ``vfd train`` runs.
+    """Return the search's config with the winner as its student: a whole config that ``vfd train`` runs.
 
     Args:
         cfg: the config that was searched with, options merged.
