@@ -64,7 +64,7 @@ def crops_of(dataset: Any) -> int:
 
 @DATASETS.register_module()
 class EqualLengthDataset(RepeatDataset):
-    """Images repeated and cut to the length of the passes of another training: data of its supervised twin.
+    """Images repeated and cut to the length of the passes of another training: data of its supervised baseline.
 
     Args:
         dataset: config of the images.

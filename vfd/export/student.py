@@ -167,7 +167,7 @@ def live_student(config: Config, checkpoint: str | Path) -> LoadedStudent:
     method.
 
     Args:
-        config: of a distiller (``model.student``) or of a plain model, such as the supervised twin.
+        config: of a distiller (``model.student``) or of a plain model, such as the supervised baseline.
         checkpoint: of either, in any format that `vfd.checkpoints.load_state` reads.
 
     Raises:
