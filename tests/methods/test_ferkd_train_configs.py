@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from PIL import Image
 from vfd.apis import baseline, training
 from vfd.apis import config as config_api
 from vfd.apis.exporting import export
+from vfd.cli.main import main
 from vfd.engine import Runner, crop_passes
 from vfd.errors import UserError
 from vfd.offline.label import relabel
@@ -119,11 +118,9 @@ def labelled(tmp_path_factory) -> Path:
 
 def test_the_calibration_command_of_the_readme_runs_as_it_is(labelled, monkeypatch):
     readme = (CONFIGS.parents[1] / 'vfd/methods/ferkd/README.md').read_text()
-    command = re.search(r'^python (tools/calibrate\.py .*)$', readme, re.MULTILINE)[1]
+    command = re.search(r'^vfd (calibrate .*)$', readme, re.MULTILINE)[1]
     monkeypatch.chdir(labelled)
-    monkeypatch.setattr(sys, 'argv', command.split())
-    with pytest.raises(SystemExit, match='0'):
-        runpy.run_path(str(CONFIGS.parents[1] / 'tools/calibrate.py'), run_name='__main__')
+    assert main(command.split()) == 0
     assert Path('work_dirs/labels-calibrated/crops.png').is_file()
 
 
