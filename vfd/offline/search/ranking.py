@@ -1,13 +1,39 @@
-"""Rank candidates by their scores."""
+"""The result of a search: candidates ranked by their scores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
 from vfd.offline.search.judge import Candidate, Judge
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Result of a search.
+
+    Attributes:
+        ranking: candidates, best first.
+        scorer: the score that they are ranked by.
+        correlations: rows of the table of correlations; empty where no accuracy is known.
+        refused: kind of refusal -> how many candidates.
+        failures: candidate that could not be built or scored -> why.
+        seconds: of scoring in this run.
+        files: what was written.
+    """
+
+    ranking: list[Candidate]
+    scorer: str
+    correlations: list[dict[str, Any]]
+    refused: dict[str, int]
+    failures: dict[str, str]
+    seconds: float
+    files: dict[str, Path]
 
 
 def rank(judge: Judge, scorer: str) -> list[Candidate]:

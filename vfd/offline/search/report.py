@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE
@@ -24,10 +24,8 @@ from vfd.evaluation.rank_statistics import (
     spearman,
 )
 from vfd.offline.search.judge import Candidate
+from vfd.offline.search.ranking import SearchResult
 from vfd.offline.search.settings import SIZES, SearchSettings
-
-if TYPE_CHECKING:
-    from vfd.offline.search.run import SearchResult
 
 FEWEST = 5  # known accuracies that a correlation is computed from
 MOST = 2_000  # known accuracies for which intervals are computed

@@ -6,7 +6,6 @@ import json
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from vfd.errors import UserError
-from vfd.offline.search.judge import Candidate, Judge
+from vfd.offline.search.judge import Judge
 from vfd.offline.search.prepare import SearchContext, prepare, read_config
 from vfd.offline.search.progress import SearchProgress
+from vfd.offline.search.ranking import SearchResult
 from vfd.offline.search.ranking import rank as ranked
 from vfd.offline.search.record import ScoreRecord, StoredScores, record_path, record_paths
 from vfd.offline.search.report import correlation_rows, failure_lines, print_report, ranking_json
@@ -25,29 +25,6 @@ from vfd.offline.step import Step
 from vfd.stores import Progress, atomic_write
 from vfd.visualization.pareto import draw_pareto
 from vfd.visualization.theme import LIGHT
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """Result of a search.
-
-    Attributes:
-        ranking: candidates, best first.
-        scorer: the score that they are ranked by.
-        correlations: rows of the table of correlations; empty where no accuracy is known.
-        refused: kind of refusal -> how many candidates.
-        failures: candidate that could not be built or scored -> why.
-        seconds: of scoring in this run.
-        files: what was written.
-    """
-
-    ranking: list[Candidate]
-    scorer: str
-    correlations: list[dict[str, Any]]
-    refused: dict[str, int]
-    failures: dict[str, str]
-    seconds: float
-    files: dict[str, Path]
 
 
 def search(
