@@ -101,9 +101,13 @@ def test_the_prompt_is_resized_with_the_image_and_the_student_needs_none(tmp_pat
     assert first.pred_depth_map.shape == (1, SIZE, SIZE) and len(seen) == 1
 
 
+SHAPES = {'depth': (2, 3, SIZE, SIZE), 'regions': (2, 3, SIZE, SIZE), 'clouds': (2, POINTS, 4)}
+
+
 @pytest.mark.parametrize('target', ['safetensors', 'torchscript', 'onnx'])
-def test_a_network_without_images_is_exported(target, tmp_path):
-    trained(tmp_path, 'clouds')
-    path = config(tmp_path, 'clouds', example_inputs=dict(shape=(2, POINTS, 4)))
-    certificate = export(path, tmp_path / 'clouds' / 'iter_6.pth', target)
+@pytest.mark.parametrize('kind', KINDS)
+def test_its_student_is_exported(kind, target, tmp_path):
+    trained(tmp_path, kind)
+    path = config(tmp_path, kind, example_inputs=dict(shape=SHAPES[kind]))
+    certificate = export(path, tmp_path / kind / 'iter_6.pth', target)
     assert certificate.max_error <= certificate.limit
